@@ -51,85 +51,79 @@ describe('the page says what is wrong when', () => {
   before(async () => { browser = await launch(); });
   after(async () => { await browser?.close(); });
 
+  /**
+   * A page on a server of its own; both are gone after the test.
+   * @param {import('node:test').TestContext} t
+   * @param {string} [site]
+   * @param {import('playwright-core').BrowserContextOptions} [options]
+   */
+  async function open(t, site = SITE, options = {}) {
+    const server = await serve(site);
+    t.after(() => server.stop());
+    const watched = await watchedPage(browser, options);
+    t.after(() => watched.context.close());
+    return { ...watched, url: server.url };
+  }
+
   for (const [what, file, change, message] of FAULTS) {
-    test(what, async () => {
-      const site = copyOfSite((folder) => {
+    test(what, async (t) => {
+      const { page, url } = await open(t, copyOfSite((folder) => {
         const target = path.join(folder, file);
         if (change) rewrite(target, change);
         else remove(target);
-      });
-      const server = await serve(site);
-      const { page, context } = await watchedPage(browser);
-      try {
-        await page.goto(server.url);
-        const alert = page.getByRole('alert');
-        await alert.waitFor();
-        assert.match(await alert.innerText(), message);
-        assert.ok(await page.locator('#retry').isVisible());
-        assert.equal(await page.getAttribute('#answer', 'aria-busy'), 'false');
-        assert.equal(page.workers().length, 0, 'no worker is left behind');
-      } finally {
-        await context.close();
-        await server.stop();
-      }
+      }));
+      await page.goto(url);
+      const alert = page.getByRole('alert');
+      await alert.waitFor();
+      assert.match(await alert.innerText(), message);
+      assert.ok(await page.locator('#retry').isVisible());
+      assert.equal(await page.getAttribute('#answer', 'aria-busy'), 'false');
+      assert.equal(page.workers().length, 0, 'no worker is left behind');
     });
   }
 
-  test('the browser has no WebAssembly', async () => {
-    const server = await serve(SITE);
-    const { page, context, troubles } = await watchedPage(browser);
+  test('the browser has no WebAssembly', async (t) => {
+    const { page, url, troubles } = await open(t);
     await page.addInitScript('delete globalThis.WebAssembly');
-    await page.goto(server.url);
+    await page.goto(url);
     await page.getByRole('alert').waitFor();
     assert.match(await page.getByRole('alert').innerText(), /browser cannot run.*WebAssembly/s);
     assert.deepEqual(troubles, []);
-    await context.close();
-    await server.stop();
   });
 
-  test('the browser runs no scripts', async () => {
-    const server = await serve(SITE);
-    const { page, context } = await watchedPage(browser, { javaScriptEnabled: false });
-    await page.goto(server.url);
-    assert.ok(await page.getByText('Allow scripts for this page').isVisible());
-    assert.ok(!await page.locator('#text').isVisible());
-    await context.close();
-    await server.stop();
+  test('the browser runs no scripts', async (t) => {
+    const { page, url } = await open(t, SITE, { javaScriptEnabled: false });
+    await page.goto(url);
+    assert.ok(await page.locator('noscript p').isVisible());
+    assert.ok(!await page.locator('main').isVisible());
   });
 
-  test('the connection breaks, and tries again when asked', async () => {
-    const server = await serve(SITE);
-    const { page, context } = await watchedPage(browser);
+  test('the connection breaks, and tries again when asked', async (t) => {
+    const { page, url } = await open(t);
     await page.route(`**/${MODEL}`, (route) => route.abort('connectionreset'), { times: 1 });
-    await page.goto(server.url);
+    await page.goto(url);
     await page.getByRole('alert').waitFor();
     assert.match(await page.getByRole('alert').innerText(), /could not be downloaded/);
     await page.fill('#text', 'Still here after the accident.');
     await page.click('#retry');
     await page.locator('#answer[data-view="result"]').waitFor();
     assert.equal(await page.inputValue('#text'), 'Still here after the accident.', 'what was typed is kept');
-    await context.close();
-    await server.stop();
   });
 
-  test('the engine traps while it works, and recovers when asked', async () => {
+  test('the engine traps while it works, and recovers when asked', async (t) => {
     // A healthy engine cannot be made to trap from outside, so its glue throws what a trap throws.
-    const site = copyOfSite((folder) => rewrite(path.join(folder, engine.builds.simd.js), (content) => `${content}
+    const { page, url } = await open(t, copyOfSite((folder) => rewrite(path.join(folder, engine.builds.simd.js), (content) => `${content}
       const begin = Classifier.prototype.begin;
       Classifier.prototype.begin = function (text) {
         if (text === 'Trap.') throw new WebAssembly.RuntimeError('unreachable');
         return begin.call(this, text);
-      };`));
-    const server = await serve(site);
-    const { page, context } = await watchedPage(browser);
-    await openReady(page, server.url);
+      };`)));
+    await openReady(page, url);
     await page.fill('#text', 'Trap.');
     await page.getByRole('alert').waitFor();
     assert.match(await page.getByRole('alert').innerText(), /engine stopped while it worked.*unreachable/s);
     await page.fill('#text', 'Better.');
     await page.click('#retry');
     await page.locator('#answer[data-view="result"]').waitFor();
-    await context.close();
-    await server.stop();
   });
 });

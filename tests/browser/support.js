@@ -24,6 +24,7 @@ for (const [what, file] of [['PAGEBERT_BIN', BIN], ['PAGEBERT_SITE', path.join(S
 }
 
 const scratch = fs.mkdtempSync(path.join(os.tmpdir(), 'pagebert-browser-'));
+process.setMaxListeners(0);
 process.on('exit', () => fs.rmSync(scratch, { recursive: true, force: true }));
 let copies = 0;
 
@@ -80,15 +81,18 @@ function freePort() {
 export async function serve(site) {
   const port = await freePort();
   const child = spawn(BIN, ['serve', site, '--port', String(port)], { stdio: ['ignore', 'ignore', 'pipe'] });
+  // A test that fails before it stops its server must not keep the run alive.
+  child.unref();
+  /** @type {any} */ (child.stderr).unref();
+  process.once('exit', () => child.kill());
   let stderr = '';
   child.stderr.on('data', (chunk) => { stderr += chunk; });
-  const exited = new Promise((resolve) => child.once('close', resolve));
   const url = `http://127.0.0.1:${port}/`;
   for (let tries = 0; tries < 100; tries++) {
     if (child.exitCode !== null) break;
     try {
       await fetch(url);
-      return { url, async stop() { child.kill(); await exited; } };
+      return { url, async stop() { child.kill(); } };
     } catch {
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
