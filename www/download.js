@@ -75,7 +75,7 @@ export async function fetchExactly(url, bytes, progress, signal) {
   const content = new Uint8Array(bytes);
   let filled = 0;
   try {
-    const reader = response.body.getReader();
+    const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
     for (;;) {
       const { done, value } = await reader.read();
       if (done) break;

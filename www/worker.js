@@ -3,7 +3,7 @@
 // this script, so the worker takes its own network functions away before it sees any text.
 
 /**
- * @typedef {{id: number, type: string, [field: string]: any}} Request
+ * @typedef {{id: number, type: string, [field: string]: any}} Order
  */
 
 /** Everything in a worker that can send something somewhere. */
@@ -16,12 +16,12 @@ let bundle;
 /** @type {any} */
 let classifier;
 
-/** @type {Request[]} */
+/** @type {Order[]} */
 const queue = [];
 /** The request being carried out, so that an abort can reach it. @type {{id: number, aborted: boolean} | undefined} */
 let current;
 
-/** What each request does; a result of `undefined` is fine. @type {Record<string, (request: Request) => any>} */
+/** What each request does; a result of `undefined` is fine. @type {Record<string, (request: Order) => any>} */
 const handlers = {
   async start({ glue, wasm }) {
     try {
@@ -72,7 +72,7 @@ self.onmessage = ({ data }) => {
     if (!current) void work();
     return;
   }
-  if (current?.id === data.id) {
+  if (current && current.id === data.id) {
     current.aborted = true;
   } else {
     const index = queue.findIndex((request) => request.id === data.id);
@@ -118,8 +118,12 @@ function removeNetwork() {
 /** @param {any} error */
 function describe(error) {
   if (error instanceof WebAssembly.RuntimeError) {
-    const detail = engine.lastPanic() ?? error.message;
-    return { code: 'engine', fatal: true, message: `The engine stopped while it worked (${detail}). The device may be short of memory: close other tabs and reload the page.` };
+    // Without a panic it is the allocator that gave up.
+    const panic = engine.lastPanic();
+    const advice = panic === undefined
+      ? `(${error.message}). The device may be short of memory: close other tabs and try again.`
+      : `(${panic}). Try again; if it happens with the same text, please report it.`;
+    return { code: 'engine', fatal: true, message: `The engine stopped while it worked ${advice}` };
   }
   // The engine's own errors carry a code; anything else is a defect of this file.
   return { code: error?.code ?? 'worker', message: messageOf(error) };

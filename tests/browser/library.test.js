@@ -67,8 +67,8 @@ describe('pagebert.js', () => {
       assert.equal(prediction.label, native.label, where);
       assert.equal(prediction.tokens, native.tokens, where);
       assert.equal(prediction.windows, native.windows, where);
-      assert.deepEqual(prediction.scores.map(({ label }) => label), native.scores.map(({ label }) => label), where);
-      prediction.scores.forEach(({ score }, /** @type {number} */ rank) => {
+      assert.deepEqual(prediction.scores.map((/** @type {any} */ { label }) => label), native.scores.map(({ label }) => label), where);
+      prediction.scores.forEach((/** @type {any} */ { score }, /** @type {number} */ rank) => {
         const difference = Math.abs(score - native.scores[rank].score);
         worst = Math.max(worst, difference);
         assert.ok(difference < 1e-4, `${where}: probability ${score}, natively ${native.scores[rank].score}`);

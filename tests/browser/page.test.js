@@ -100,7 +100,7 @@ describe('the page', () => {
   test('answers a text that was typed while the model was loading', async () => {
     const { page, context } = await watchedPage(browser);
     // The weights wait until the text is there.
-    const typed = Promise.withResolvers?.() ?? deferred();
+    const typed = deferred();
     await page.route(`**/${manifest.files.model.path}`, async (route) => {
       await typed.promise;
       await route.continue();
@@ -126,7 +126,7 @@ describe('the page', () => {
   });
 });
 
-/** For Node before 22. */
+/** Promise.withResolvers, which Node has from 22 on. */
 function deferred() {
   let resolve = () => {};
   const promise = new Promise((settle) => { resolve = () => settle(undefined); });
