@@ -57,6 +57,7 @@ export function result(prediction) {
   const { label, score, unsure, scores, tokens, windows, ms } = prediction;
   shown = prediction;
   element('label').textContent = label;
+  element('label').classList.toggle('wordy', label.length > 24);
   element('score').textContent = percent(score);
   element('unsure').hidden = !unsure;
   drawScores(scores);
@@ -140,11 +141,12 @@ export function about({ labels, manifest, build }) {
 
   const { metrics, provenance, files } = manifest;
   const bytes = Object.values(files).reduce((sum, file) => sum + file.bytes, 0);
-  const rows = metrics?.rows === undefined ? '' : ` of ${counted(metrics.rows, 'text')} that it never saw in training`;
+  const rows = metrics?.rows ? ` of ${counted(metrics.rows, 'text')}` : '';
+  const unseen = metrics?.split === 'test' ? ' that it never saw in training' : '';
   /** @type {[string, string | undefined][]} */
   const facts = [
     ['Classes', labels.length > 24 ? `${listedShort(labels)} and ${integer(labels.length - 24)} more` : listed(labels)],
-    ['Accuracy', metrics ? `${percent(metrics.accuracy)}${rows} (${metrics.split} split)` : undefined],
+    ['Accuracy', metrics ? `${percent(metrics.accuracy)}${rows}${unseen}` : undefined],
     ['Macro F1', metrics ? percent(metrics.macro_f1) : undefined],
     ['Fine-tuned from', provenance?.base],
     ['Made on', provenance?.date && date(String(provenance.date))],
