@@ -1,0 +1,573 @@
+//! The command line: names, help and types of every argument.
+//!
+//! Owns what can be typed and how it reads in `--help`. Arguments are parsed once, here; what they
+//! mean is decided where they are used. Nothing here does any work.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::UsageError;
+use crate::data::{DataError, DataOptions, ReadOptions, parse_delimiter};
+use crate::devices::{DeviceSpec, parse_device};
+use crate::progress::Verbosity;
+use crate::settings::Precision;
+
+const MAIN_EXAMPLES: &str = "\
+From a table to a page:
+  pagebert inspect  reviews.csv
+  pagebert train    --data reviews.csv --base hf:google-bert/bert-base-uncased --out run
+  pagebert evaluate run
+  pagebert export   run --out bundle
+  pagebert site     bundle --out site
+  pagebert serve    site
+
+stdout is data, stderr is progress. Exit codes: 0 done, 1 failed, 2 wrong usage or wrong input.
+NO_COLOR switches colours off.";
+
+/// Fine-tune BERT on your CSV, ship it as a web page.
+#[derive(Debug, Parser)]
+#[command(name = "pagebert", version, after_help = MAIN_EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// Say nothing but warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+
+    /// Say more than usual
+    #[arg(short, long, global = true)]
+    pub verbose: bool,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// How much is said.
+    pub fn verbosity(&self) -> Verbosity {
+        match (self.quiet, self.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (_, true) => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        }
+    }
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Look at data: rows, labels, lengths, duplicates, leaks, empty and conflicting rows
+    Inspect(InspectArgs),
+    /// Fine-tune a BERT on labelled texts
+    Train(TrainArgs),
+    /// Measure a model: accuracy, macro F1, per-class figures, confusion matrix
+    Evaluate(EvaluateArgs),
+    /// Classify texts
+    Predict(PredictArgs),
+    /// Turn a trained model into a bundle, the form that a page loads
+    Export(ExportArgs),
+    /// Put a bundle and the page together into a folder that any web host can serve
+    Site(SiteArgs),
+    /// Show a site in the browser of this machine
+    Serve(ServeArgs),
+    /// List what pagebert can compute with
+    Devices(DevicesArgs),
+}
+
+/// How data files are read.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Data")]
+pub struct DataArgs {
+    /// Columns that make the text; several are joined with a line break
+    #[arg(
+        long,
+        value_name = "NAME,…",
+        value_delimiter = ',',
+        default_value = "text"
+    )]
+    pub text_column: Vec<String>,
+
+    /// The column of the label
+    #[arg(long, value_name = "NAME", default_value = "label")]
+    pub label_column: String,
+
+    /// What separates columns: one character, or the word tab [default: by the file's ending]
+    #[arg(long, value_name = "CHAR")]
+    pub delimiter: Option<String>,
+
+    /// Leave bad rows out and list them, instead of stopping at the first
+    #[arg(long)]
+    pub skip_bad_rows: bool,
+}
+
+impl DataArgs {
+    /// The options of the data reader; labels are taken from the file.
+    pub fn options(&self) -> Result<DataOptions, DataError> {
+        let delimiter = self.delimiter.as_deref().map(parse_delimiter).transpose()?;
+        Ok(DataOptions {
+            read: ReadOptions {
+                text_columns: self.text_column.clone(),
+                label_column: self.label_column.clone(),
+                delimiter,
+            },
+            skip_bad_rows: self.skip_bad_rows,
+            labels: None,
+        })
+    }
+}
+
+const INSPECT_EXAMPLES: &str = "\
+Examples:
+  pagebert inspect reviews.csv
+  pagebert inspect tickets.tsv --text-column title,body --label-column team
+  pagebert inspect reviews.jsonl.gz --base hf:google-bert/bert-base-uncased     with token lengths
+  pagebert inspect reviews.csv --json - | jq .labels";
+
+/// `pagebert inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = INSPECT_EXAMPLES)]
+pub struct InspectArgs {
+    /// CSV, TSV or JSON Lines, plain or .gz
+    #[arg(value_name = "DATA")]
+    pub data: PathBuf,
+
+    /// Count tokens as this base would: a folder or hf:org/name[@revision]
+    #[arg(long, value_name = "BASE")]
+    pub base: Option<String>,
+
+    /// Write the findings as JSON to a file, or to stdout with -
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// Another number gives another split into sides
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Split")]
+    pub split_seed: u64,
+
+    /// The part of the texts on the valid side
+    #[arg(
+        long,
+        value_name = "PART",
+        default_value_t = 0.1,
+        help_heading = "Split"
+    )]
+    pub valid_fraction: f64,
+
+    /// The part of the texts on the test side
+    #[arg(
+        long,
+        value_name = "PART",
+        default_value_t = 0.1,
+        help_heading = "Split"
+    )]
+    pub test_fraction: f64,
+
+    /// A file that is the valid side
+    #[arg(long, value_name = "FILE", help_heading = "Split")]
+    pub valid: Option<PathBuf>,
+
+    /// A file that is the test side
+    #[arg(long, value_name = "FILE", help_heading = "Split")]
+    pub test: Option<PathBuf>,
+
+    /// How data files are read.
+    #[command(flatten)]
+    pub read: DataArgs,
+}
+
+const TRAIN_EXAMPLES: &str = "\
+Examples:
+  pagebert train --data reviews.csv --base hf:google-bert/bert-base-uncased --out run
+  pagebert train --data reviews.csv --base ./my-bert --out run epochs=2 lr=3e-5
+  pagebert train --data papers.csv --base ./my-bert --out run --config conf/experiments/long-documents.toml
+  pagebert train --data reviews.csv --base ./my-bert --out run --resume          goes on after Ctrl-C
+
+Settings, with their defaults and the reasons in conf/default.toml:
+  epochs max_steps batch_size batch_tokens accumulate max_tokens stride max_windows lr warmup
+  weight_decay clip dropout seed split_seed valid_fraction test_fraction precision threads
+  log_every eval_every";
+
+/// `pagebert train`.
+#[derive(Debug, Args)]
+#[command(after_help = TRAIN_EXAMPLES)]
+pub struct TrainArgs {
+    /// Labelled texts: CSV, TSV or JSON Lines, plain or .gz
+    #[arg(long, value_name = "DATA")]
+    pub data: PathBuf,
+
+    /// What to start from: a folder, or hf:org/name[@revision]
+    #[arg(long, value_name = "BASE")]
+    pub base: String,
+
+    /// Where the trained model goes; an existing one is never overwritten
+    #[arg(long, value_name = "RUN")]
+    pub out: PathBuf,
+
+    /// A file of settings; may be given several times, later ones win
+    #[arg(long, value_name = "FILE")]
+    pub config: Vec<PathBuf>,
+
+    /// Settings that win over every file
+    #[arg(value_name = "KEY=VALUE")]
+    pub settings: Vec<String>,
+
+    /// A file that is the valid side, instead of a part of DATA
+    #[arg(long, value_name = "FILE")]
+    pub valid: Option<PathBuf>,
+
+    /// A file that is the test side, instead of a part of DATA
+    #[arg(long, value_name = "FILE")]
+    pub test: Option<PathBuf>,
+
+    /// Go on with the interrupted training in RUN
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+
+    /// Start anew even if RUN exists; what is there is replaced
+    #[arg(long)]
+    pub force: bool,
+
+    /// What to compute on: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
+    pub device: DeviceSpec,
+
+    /// How data files are read.
+    #[command(flatten)]
+    pub read: DataArgs,
+}
+
+/// A side of a run's recorded split that can be evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EvaluatedSide {
+    /// Never looked at in training
+    Test,
+    /// Picked the best checkpoint, so its figures flatter a little
+    Valid,
+}
+
+const EVALUATE_EXAMPLES: &str = "\
+Examples:
+  pagebert evaluate run                          the test side recorded in the run
+  pagebert evaluate run --split valid
+  pagebert evaluate bundle --data new.csv        every row, and how many of them were trained on
+  pagebert evaluate run --json - | jq .accuracy";
+
+/// `pagebert evaluate`.
+#[derive(Debug, Args)]
+#[command(after_help = EVALUATE_EXAMPLES)]
+pub struct EvaluateArgs {
+    /// A trained model, a Hugging Face checkpoint or a bundle
+    #[arg(value_name = "RUN|BUNDLE")]
+    pub model: PathBuf,
+
+    /// The side of the recorded split
+    #[arg(
+        long,
+        value_name = "SIDE",
+        value_enum,
+        default_value = "test",
+        conflicts_with = "data"
+    )]
+    pub split: EvaluatedSide,
+
+    /// Labelled texts to measure on, instead of the recorded data
+    #[arg(long, value_name = "DATA")]
+    pub data: Option<PathBuf>,
+
+    /// Write the figures as JSON to a file, or to stdout with -
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+
+    /// What and how to compute with.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+
+    /// How data files are read.
+    #[command(flatten)]
+    pub read: DataArgs,
+}
+
+/// How a finished model is computed.
+#[derive(Debug, Clone, Args)]
+pub struct ComputeArgs {
+    /// What to compute on: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
+    pub device: DeviceSpec,
+
+    /// How a RUN is computed; a bundle has its own precision
+    #[arg(long, value_enum, default_value = "f32")]
+    pub precision: Precision,
+
+    /// Threads to compute with; 0 means every core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+}
+
+const PREDICT_EXAMPLES: &str = "\
+Examples:
+  pagebert predict run 'What a film!' 'I want my money back.'
+  pagebert predict bundle --data new.csv --out answers.csv
+  pagebert predict bundle --data new.jsonl.gz --out answers.jsonl
+  cat lines.txt | pagebert predict bundle > answers.jsonl           one text a line
+
+Answers are JSON Lines on stdout; --out writes JSON Lines or CSV by the file's ending, one row per
+input row, in order.";
+
+/// `pagebert predict`.
+#[derive(Debug, Args)]
+#[command(after_help = PREDICT_EXAMPLES)]
+pub struct PredictArgs {
+    /// A trained model, a Hugging Face checkpoint or a bundle
+    #[arg(value_name = "RUN|BUNDLE")]
+    pub model: PathBuf,
+
+    /// Texts to classify [default: the lines of stdin]
+    #[arg(value_name = "TEXT", conflicts_with = "data")]
+    pub texts: Vec<String>,
+
+    /// A file of texts to classify; labels are not needed
+    #[arg(long, value_name = "IN")]
+    pub data: Option<PathBuf>,
+
+    /// Where the answers go: .jsonl or .csv [default: stdout]
+    #[arg(long, value_name = "OUT")]
+    pub out: Option<PathBuf>,
+
+    /// What and how to compute with.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+
+    /// How data files are read.
+    #[command(flatten)]
+    pub read: DataArgs,
+}
+
+/// How a bundle stores its weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BundlePrecision {
+    /// As trained
+    F32,
+    /// Half the size, the same answers for all but hairline cases
+    F16,
+    /// A quarter of the size
+    Int8,
+}
+
+impl BundlePrecision {
+    /// The name in a manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            BundlePrecision::F32 => "f32",
+            BundlePrecision::F16 => "f16",
+            BundlePrecision::Int8 => "int8",
+        }
+    }
+
+    /// Refuses what can't be written yet.
+    pub fn supported(self) -> Result<BundlePrecision, UsageError> {
+        match self {
+            BundlePrecision::Int8 => Err(UsageError(
+                "--precision int8 can't be exported yet: f16 is the smallest for now".to_string(),
+            )),
+            other => Ok(other),
+        }
+    }
+}
+
+const EXPORT_EXAMPLES: &str = "\
+Examples:
+  pagebert export run --out bundle
+  pagebert export run --out bundle --precision f32
+  pagebert export ./checkpoint-from-elsewhere --out bundle";
+
+/// `pagebert export`.
+#[derive(Debug, Args)]
+#[command(after_help = EXPORT_EXAMPLES)]
+pub struct ExportArgs {
+    /// A trained model or any Hugging Face BERT classifier
+    #[arg(value_name = "RUN")]
+    pub run: PathBuf,
+
+    /// The folder to write
+    #[arg(long, value_name = "BUNDLE")]
+    pub out: PathBuf,
+
+    /// How weights are stored
+    #[arg(long, value_enum, default_value = "f16")]
+    pub precision: BundlePrecision,
+
+    /// Threads to compute with; 0 means every core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub threads: usize,
+}
+
+const SITE_EXAMPLES: &str = "\
+Examples:
+  pagebert site bundle --out site
+  pagebert serve site                    then look at it here
+  aws s3 sync site s3://my-bucket        or host the folder anywhere: it is only files";
+
+/// `pagebert site`.
+#[derive(Debug, Args)]
+#[command(after_help = SITE_EXAMPLES)]
+pub struct SiteArgs {
+    /// What `pagebert export` wrote
+    #[arg(value_name = "BUNDLE")]
+    pub bundle: PathBuf,
+
+    /// The folder to write; an earlier site there is replaced
+    #[arg(long, value_name = "SITE")]
+    pub out: PathBuf,
+
+    /// The built page, as scripts/build-web leaves it [default: the one that came with pagebert]
+    #[arg(long, value_name = "DIR", env = "PAGEBERT_WWW")]
+    pub www: Option<PathBuf>,
+
+    /// Replace SITE even if it holds files that pagebert did not write
+    #[arg(long)]
+    pub force: bool,
+}
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  pagebert serve site
+  pagebert serve site --port 0           any free port; the address is the first line of stdout
+
+This is a preview: for the public, host the folder on any web host or bucket.";
+
+/// `pagebert serve`.
+#[derive(Debug, Args)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub struct ServeArgs {
+    /// What `pagebert site` wrote
+    #[arg(value_name = "SITE")]
+    pub site: PathBuf,
+
+    /// The port; 0 picks a free one
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    pub port: u16,
+
+    /// The address to listen on; anything but loopback lets others in
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    pub host: String,
+}
+
+const DEVICES_EXAMPLES: &str = "\
+Examples:
+  pagebert devices
+  pagebert devices --selftest --device cuda     ten steps there and on the CPU, compared";
+
+/// `pagebert devices`.
+#[derive(Debug, Args)]
+#[command(after_help = DEVICES_EXAMPLES)]
+pub struct DevicesArgs {
+    /// Train ten steps of a tiny BERT on the device and on the CPU, and compare losses and gradients
+    #[arg(long, conflicts_with = "json")]
+    pub selftest: bool,
+
+    /// The device to test: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", value_parser = parse_device, requires = "selftest")]
+    pub device: Option<DeviceSpec>,
+
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("pagebert").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_explains_itself_with_examples() {
+        for command in Cli::command().get_subcommands_mut() {
+            let name = command.get_name().to_string();
+            let help = command.render_help().to_string();
+            assert!(
+                help.contains(&format!("pagebert {name}")),
+                "{name} has no example:\n{help}"
+            );
+            for argument in command.get_arguments() {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{name}: {} has no help",
+                    argument.get_id()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_help_of_train_names_every_setting() {
+        let defaults: toml::Table = crate::settings::DEFAULT_TOML.parse().unwrap();
+        for key in defaults.keys() {
+            assert!(
+                TRAIN_EXAMPLES.split_whitespace().any(|word| word == key),
+                "{key}"
+            );
+        }
+    }
+
+    #[test]
+    fn arguments_mean_what_they_say() {
+        let cli = parse(
+            "train --data d.csv --base hf:o/n --out r epochs=2 lr=1e-4 --config a.toml \
+             --config b.toml --text-column title,body --delimiter ; --device cuda:1 -q",
+        )
+        .unwrap();
+        assert_eq!(cli.verbosity(), Verbosity::Quiet);
+        let Command::Train(args) = cli.command else {
+            panic!("not train")
+        };
+        assert_eq!(args.settings, ["epochs=2", "lr=1e-4"]);
+        assert_eq!(
+            args.config,
+            [PathBuf::from("a.toml"), PathBuf::from("b.toml")]
+        );
+        assert_eq!(args.device, DeviceSpec::Cuda(1));
+        let read = args.read.options().unwrap().read;
+        assert_eq!(read.text_columns, ["title", "body"]);
+        assert_eq!(
+            (read.label_column.as_str(), read.delimiter),
+            ("label", Some(b';'))
+        );
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for line in [
+            "train --data d --base b --out r --resume --force",
+            "train --data d --out r",
+            "evaluate r --split valid --data d.csv",
+            "predict r text --data d.csv",
+            "serve s --port 70000",
+            "devices --device cuda",
+            "devices --selftest --device tpu",
+            "export r --out b --precision f64",
+            "inspect d.csv -q -v",
+            "",
+        ] {
+            let code = parse(line).map(|_| ()).unwrap_err().exit_code();
+            assert_eq!(code, 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn int8_is_not_promised_yet() {
+        assert!(BundlePrecision::Int8.supported().is_err());
+        assert_eq!(
+            BundlePrecision::F16.supported().map(BundlePrecision::name),
+            Ok("f16")
+        );
+    }
+}

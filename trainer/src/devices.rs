@@ -1,0 +1,446 @@
+//! What there is to compute on: `--device` values, and `pagebert devices`.
+//!
+//! Owns the search for processors and graphics cards, and the words about them. Must not know how
+//! anything is computed: the self-test is the trainer's.
+
+use std::io::Write;
+use std::path::Path;
+#[cfg(not(feature = "cuda"))]
+use std::process::Command;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use crate::UsageError;
+use crate::cli::DevicesArgs;
+use crate::progress::{Console, human_bytes};
+
+/// How to get a build that computes on graphics cards.
+const CUDA_BUILD: &str = "build pagebert with CUDA: cargo install --path trainer --features cuda \
+                          (needs the CUDA toolkit)";
+
+/// A device as `--device` names it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DeviceSpec {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// A CUDA card by its number.
+    Cuda(usize),
+}
+
+impl std::fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            DeviceSpec::Cpu => f.write_str("cpu"),
+            DeviceSpec::Cuda(index) => write!(f, "cuda:{index}"),
+        }
+    }
+}
+
+impl DeviceSpec {
+    /// Refuses a device that this build can't reach.
+    pub fn built(self) -> Result<DeviceSpec, UsageError> {
+        match self {
+            DeviceSpec::Cuda(_) if !cfg!(feature = "cuda") => Err(UsageError(format!(
+                "--device {self}: this pagebert was built for the CPU alone; {CUDA_BUILD}"
+            ))),
+            other => Ok(other),
+        }
+    }
+}
+
+/// Reads `cpu`, `cuda` or `cuda:1`.
+pub fn parse_device(text: &str) -> Result<DeviceSpec, UsageError> {
+    let device = match text.split_once(':') {
+        None if text == "cpu" => Some(DeviceSpec::Cpu),
+        None if text == "cuda" => Some(DeviceSpec::Cuda(0)),
+        Some(("cuda", index)) => usize::from_str(index).ok().map(DeviceSpec::Cuda),
+        _ => None,
+    };
+    device.ok_or_else(|| {
+        UsageError("expected cpu, cuda or cuda:N with the number of the card, from 0".to_string())
+    })
+}
+
+/// Everything there is.
+#[derive(Debug, Serialize)]
+pub struct Devices {
+    /// The processor.
+    pub cpu: Cpu,
+    /// What is known of CUDA.
+    pub cuda: Cuda,
+}
+
+/// The processor.
+#[derive(Debug, Serialize)]
+pub struct Cpu {
+    /// As its maker calls it.
+    pub name: String,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// Main memory that this process may use.
+    pub memory_bytes: u64,
+    /// The instruction sets that matter here, best first.
+    pub instruction_sets: Vec<&'static str>,
+}
+
+/// What is known of CUDA.
+#[derive(Debug, Serialize)]
+pub struct Cuda {
+    /// Whether this build can compute with CUDA.
+    pub built: bool,
+    /// The driver's version, or where it was found.
+    pub driver: Option<String>,
+    /// The cards.
+    pub devices: Vec<Card>,
+    /// What to do next, if anything.
+    pub hint: Option<String>,
+}
+
+/// A CUDA card.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub struct Card {
+    /// Its number in `--device cuda:N`.
+    pub index: usize,
+    /// As its maker calls it.
+    pub name: String,
+    /// Its own memory.
+    pub memory_bytes: u64,
+    /// Such as `9.0`.
+    pub compute_capability: String,
+}
+
+/// `pagebert devices` without `--selftest`: prints what there is.
+pub fn run(args: &DevicesArgs, _console: &Console) -> anyhow::Result<()> {
+    let devices = find();
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        serde_json::to_writer_pretty(&mut out, &devices)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{}", describe(&devices))?;
+    }
+    Ok(())
+}
+
+/// Looks for everything there is.
+pub fn find() -> Devices {
+    Devices {
+        cpu: find_cpu(),
+        cuda: find_cuda(),
+    }
+}
+
+fn find_cpu() -> Cpu {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
+    let name = system
+        .cpus()
+        .first()
+        .map(|cpu| cpu.brand().trim())
+        .unwrap_or_default();
+    let name = if name.is_empty() {
+        std::env::consts::ARCH
+    } else {
+        name
+    };
+    // In a container the group's limit is what counts.
+    let group = system
+        .cgroup_limits()
+        .map(|limits| limits.total_memory)
+        .filter(|&limit| limit > 0);
+    let total = system.total_memory();
+    Cpu {
+        name: name.to_string(),
+        cores: std::thread::available_parallelism().map_or(1, |cores| cores.get()),
+        memory_bytes: group.map_or(total, |limit| limit.min(total)),
+        instruction_sets: instruction_sets(),
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn instruction_sets() -> Vec<&'static str> {
+    // The standard library can't ask for AMX on stable yet; Linux lists it when it also supports it.
+    let amx = std::fs::read_to_string("/proc/cpuinfo")
+        .is_ok_and(|text| text.split_ascii_whitespace().any(|flag| flag == "amx_bf16"));
+    [
+        ("AMX", amx),
+        ("AVX-512-BF16", is_x86_feature_detected!("avx512bf16")),
+        ("AVX-512-VNNI", is_x86_feature_detected!("avx512vnni")),
+        ("AVX-512", is_x86_feature_detected!("avx512f")),
+        (
+            "AVX2",
+            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(name, there)| there.then_some(name))
+    .collect()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn instruction_sets() -> Vec<&'static str> {
+    [
+        ("BF16", std::arch::is_aarch64_feature_detected!("bf16")),
+        (
+            "DotProd",
+            std::arch::is_aarch64_feature_detected!("dotprod"),
+        ),
+        ("NEON", std::arch::is_aarch64_feature_detected!("neon")),
+    ]
+    .into_iter()
+    .filter_map(|(name, there)| there.then_some(name))
+    .collect()
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn instruction_sets() -> Vec<&'static str> {
+    Vec::new()
+}
+
+#[cfg(feature = "cuda")]
+fn find_cuda() -> Cuda {
+    let driver = find_driver();
+    match cuda_cards() {
+        Ok(devices) => {
+            let hint = devices
+                .is_empty()
+                .then(|| "the driver found no card".to_string());
+            Cuda {
+                built: true,
+                driver,
+                devices,
+                hint,
+            }
+        }
+        Err(error) => {
+            let hint = Some(format!("the CUDA driver does not answer: {error}"));
+            Cuda {
+                built: true,
+                driver,
+                devices: Vec::new(),
+                hint,
+            }
+        }
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda_cards() -> Result<Vec<Card>, cudarc::driver::DriverError> {
+    use cudarc::driver::CudaContext;
+
+    (0..CudaContext::device_count()?)
+        .map(|ordinal| {
+            let index = ordinal as usize;
+            let context = CudaContext::new(index)?;
+            let (major, minor) = context.compute_capability()?;
+            Ok(Card {
+                index,
+                name: context.name()?,
+                memory_bytes: context.total_mem()? as u64,
+                compute_capability: format!("{major}.{minor}"),
+            })
+        })
+        .collect()
+}
+
+/// A CPU build has no CUDA to ask, so it looks at what the driver leaves around.
+#[cfg(not(feature = "cuda"))]
+fn find_cuda() -> Cuda {
+    let driver = find_driver();
+    let devices = nvidia_smi();
+    let hint = (driver.is_some() || !devices.is_empty())
+        .then(|| format!("to compute on a card, {CUDA_BUILD}"));
+    Cuda {
+        built: false,
+        driver,
+        devices,
+        hint,
+    }
+}
+
+/// The driver's version, or the path of its library.
+fn find_driver() -> Option<String> {
+    if let Ok(text) = std::fs::read_to_string("/proc/driver/nvidia/version") {
+        return Some(driver_version(&text).unwrap_or_else(|| "unknown version".to_string()));
+    }
+    // The driver may show no /proc entry: in WSL it is Windows's, in containers it is mounted.
+    let libraries = [
+        "/usr/lib/wsl/lib/libcuda.so.1",
+        "/usr/lib/x86_64-linux-gnu/libcuda.so.1",
+        "/usr/lib/aarch64-linux-gnu/libcuda.so.1",
+        "/usr/lib64/libcuda.so.1",
+        "/usr/local/nvidia/lib64/libcuda.so.1",
+        r"C:\Windows\System32\nvcuda.dll",
+    ];
+    libraries
+        .into_iter()
+        .find(|library| Path::new(library).exists())
+        .map(str::to_string)
+}
+
+/// The version in `/proc/driver/nvidia/version`: the first word of digits and dots on its NVRM line.
+fn driver_version(text: &str) -> Option<String> {
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("NVRM version:"))?;
+    line.split_ascii_whitespace()
+        .find(|word| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.'))
+        .map(str::to_string)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn nvidia_smi() -> Vec<Card> {
+    let output = Command::new("nvidia-smi")
+        .args([
+            "--query-gpu=index,memory.total,compute_cap,name",
+            "--format=csv,noheader,nounits",
+        ])
+        .output();
+    match output {
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .filter_map(card_of_line)
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A line such as `0, 81559, 9.0, NVIDIA H100 80GB HBM3`, memory in MiB.
+#[cfg(not(feature = "cuda"))]
+fn card_of_line(line: &str) -> Option<Card> {
+    let mut fields = line.splitn(4, ',').map(str::trim);
+    let index = fields.next()?.parse().ok()?;
+    let memory_mib: u64 = fields.next()?.parse().ok()?;
+    let compute_capability = fields.next()?.to_string();
+    let name = fields.next()?.to_string();
+    Some(Card {
+        index,
+        name,
+        memory_bytes: memory_mib << 20,
+        compute_capability,
+    })
+}
+
+/// What there is, in lines for people.
+fn describe(devices: &Devices) -> String {
+    let Devices { cpu, cuda } = devices;
+    let mut text = format!(
+        "cpu     {}, {} {}, {}, {}\n",
+        cpu.name,
+        cpu.cores,
+        if cpu.cores == 1 { "core" } else { "cores" },
+        human_bytes(cpu.memory_bytes),
+        if cpu.instruction_sets.is_empty() {
+            "no vector instructions that pagebert knows".to_string()
+        } else {
+            cpu.instruction_sets.join(" ")
+        },
+    );
+    for card in &cuda.devices {
+        text += &format!(
+            "cuda:{}  {}, {}, compute capability {}\n",
+            card.index,
+            card.name,
+            human_bytes(card.memory_bytes),
+            card.compute_capability
+        );
+    }
+    match (&cuda.driver, cuda.built) {
+        (Some(driver), true) => text += &format!("CUDA driver: {driver}\n"),
+        (Some(driver), false) => {
+            text += &format!("CUDA driver: {driver}; this pagebert computes on the CPU alone\n");
+        }
+        (None, _) if cuda.devices.is_empty() => text += "No CUDA driver found.\n",
+        (None, _) => {}
+    }
+    if let Some(hint) = &cuda.hint {
+        text += &format!("Hint: {hint}\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_like_the_field_names_them() {
+        for (text, expected) in [
+            ("cpu", DeviceSpec::Cpu),
+            ("cuda", DeviceSpec::Cuda(0)),
+            ("cuda:1", DeviceSpec::Cuda(1)),
+        ] {
+            assert_eq!(parse_device(text).unwrap(), expected);
+        }
+        for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "cuda:0:1"] {
+            assert!(parse_device(text).is_err(), "{text}");
+        }
+        assert_eq!(DeviceSpec::Cuda(1).to_string(), "cuda:1");
+        assert_eq!(DeviceSpec::Cpu.built().unwrap(), DeviceSpec::Cpu);
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn a_cpu_build_says_how_to_get_the_other() {
+        let error = DeviceSpec::Cuda(0).built().unwrap_err().to_string();
+        assert!(error.contains("--features cuda"), "{error}");
+    }
+
+    #[test]
+    fn this_machine_has_a_processor() {
+        let cpu = find_cpu();
+        assert!(!cpu.name.is_empty());
+        assert!(cpu.cores >= 1);
+        assert!(cpu.memory_bytes > 1 << 26, "{} bytes", cpu.memory_bytes);
+    }
+
+    #[test]
+    fn driver_versions_are_read() {
+        let text = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.161.08  Sat Feb 24 22:54:10 UTC 2024\n\
+                    GCC version:  gcc version 12.2.0 (Debian 12.2.0-14)\n";
+        assert_eq!(driver_version(text).as_deref(), Some("535.161.08"));
+        assert_eq!(driver_version("something else"), None);
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn cards_are_read() {
+        let card = card_of_line("0, 81559, 9.0, NVIDIA H100 80GB HBM3").unwrap();
+        assert_eq!(card.name, "NVIDIA H100 80GB HBM3");
+        assert_eq!((card.index, card.memory_bytes), (0, 81559 << 20));
+        assert_eq!(card_of_line("No devices were found"), None);
+    }
+
+    #[test]
+    fn a_card_out_of_reach_is_listed_with_a_hint() {
+        let devices = Devices {
+            cpu: Cpu {
+                name: "Some CPU".to_string(),
+                cores: 2,
+                memory_bytes: 8 << 30,
+                instruction_sets: vec!["AVX-512", "AVX2"],
+            },
+            cuda: Cuda {
+                built: false,
+                driver: Some("535.161.08".to_string()),
+                devices: vec![Card {
+                    index: 0,
+                    name: "Some Card".to_string(),
+                    memory_bytes: 80 << 30,
+                    compute_capability: "9.0".to_string(),
+                }],
+                hint: Some("do this".to_string()),
+            },
+        };
+        assert_eq!(
+            describe(&devices),
+            "cpu     Some CPU, 2 cores, 8.00 GiB, AVX-512 AVX2\n\
+             cuda:0  Some Card, 80.00 GiB, compute capability 9.0\n\
+             CUDA driver: 535.161.08; this pagebert computes on the CPU alone\n\
+             Hint: do this\n"
+        );
+    }
+}
