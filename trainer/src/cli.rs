@@ -3,6 +3,8 @@
 //! Owns what can be typed and how it reads in `--help`. Arguments are parsed once, here; what they
 //! mean is decided where they are used. Nothing here does any work.
 
+mod examples;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -13,28 +15,22 @@ use crate::devices::{DeviceSpec, parse_device};
 use crate::progress::Verbosity;
 use crate::settings::Precision;
 
-const MAIN_EXAMPLES: &str = "\
-From a table to a page:
-  pagebert inspect  reviews.csv
-  pagebert train    --data reviews.csv --base hf:google-bert/bert-base-uncased --out run
-  pagebert evaluate run
-  pagebert export   run --out bundle
-  pagebert site     bundle --out site
-  pagebert serve    site
-
-stdout is data, stderr is progress. Exit codes: 0 done, 1 failed, 2 wrong usage or wrong input.
-NO_COLOR switches colours off.";
-
 /// Fine-tune BERT on your CSV, ship it as a web page.
 #[derive(Debug, Parser)]
-#[command(name = "pagebert", version, after_help = MAIN_EXAMPLES, max_term_width = 100)]
+#[command(name = "pagebert", version, after_help = examples::MAIN, max_term_width = 100)]
 pub struct Cli {
     /// Say nothing but warnings and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        display_order = 900
+    )]
     pub quiet: bool,
 
     /// Say more than usual
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = 900)]
     pub verbose: bool,
 
     /// What to do.
@@ -116,16 +112,9 @@ impl DataArgs {
     }
 }
 
-const INSPECT_EXAMPLES: &str = "\
-Examples:
-  pagebert inspect reviews.csv
-  pagebert inspect tickets.tsv --text-column title,body --label-column team
-  pagebert inspect reviews.jsonl.gz --base hf:google-bert/bert-base-uncased     with token lengths
-  pagebert inspect reviews.csv --json - | jq .labels";
-
 /// `pagebert inspect`.
 #[derive(Debug, Args)]
-#[command(after_help = INSPECT_EXAMPLES)]
+#[command(after_help = examples::INSPECT)]
 pub struct InspectArgs {
     /// CSV, TSV or JSON Lines, plain or .gz
     #[arg(value_name = "DATA")]
@@ -174,21 +163,9 @@ pub struct InspectArgs {
     pub read: DataArgs,
 }
 
-const TRAIN_EXAMPLES: &str = "\
-Examples:
-  pagebert train --data reviews.csv --base hf:google-bert/bert-base-uncased --out run
-  pagebert train --data reviews.csv --base ./my-bert --out run epochs=2 lr=3e-5
-  pagebert train --data papers.csv --base ./my-bert --out run --config conf/experiments/long-documents.toml
-  pagebert train --data reviews.csv --base ./my-bert --out run --resume          goes on after Ctrl-C
-
-Settings, with their defaults and the reasons in conf/default.toml:
-  epochs max_steps batch_size batch_tokens accumulate max_tokens stride max_windows lr warmup
-  weight_decay clip dropout seed split_seed valid_fraction test_fraction precision threads
-  log_every eval_every";
-
 /// `pagebert train`.
 #[derive(Debug, Args)]
-#[command(after_help = TRAIN_EXAMPLES)]
+#[command(after_help = examples::TRAIN)]
 pub struct TrainArgs {
     /// Labelled texts: CSV, TSV or JSON Lines, plain or .gz
     #[arg(long, value_name = "DATA")]
@@ -244,16 +221,9 @@ pub enum EvaluatedSide {
     Valid,
 }
 
-const EVALUATE_EXAMPLES: &str = "\
-Examples:
-  pagebert evaluate run                          the test side recorded in the run
-  pagebert evaluate run --split valid
-  pagebert evaluate bundle --data new.csv        every row, and how many of them were trained on
-  pagebert evaluate run --json - | jq .accuracy";
-
 /// `pagebert evaluate`.
 #[derive(Debug, Args)]
-#[command(after_help = EVALUATE_EXAMPLES)]
+#[command(after_help = examples::EVALUATE)]
 pub struct EvaluateArgs {
     /// A trained model, a Hugging Face checkpoint or a bundle
     #[arg(value_name = "RUN|BUNDLE")]
@@ -302,19 +272,9 @@ pub struct ComputeArgs {
     pub threads: usize,
 }
 
-const PREDICT_EXAMPLES: &str = "\
-Examples:
-  pagebert predict run 'What a film!' 'I want my money back.'
-  pagebert predict bundle --data new.csv --out answers.csv
-  pagebert predict bundle --data new.jsonl.gz --out answers.jsonl
-  cat lines.txt | pagebert predict bundle > answers.jsonl           one text a line
-
-Answers are JSON Lines on stdout; --out writes JSON Lines or CSV by the file's ending, one row per
-input row, in order.";
-
 /// `pagebert predict`.
 #[derive(Debug, Args)]
-#[command(after_help = PREDICT_EXAMPLES)]
+#[command(after_help = examples::PREDICT)]
 pub struct PredictArgs {
     /// A trained model, a Hugging Face checkpoint or a bundle
     #[arg(value_name = "RUN|BUNDLE")]
@@ -373,15 +333,9 @@ impl BundlePrecision {
     }
 }
 
-const EXPORT_EXAMPLES: &str = "\
-Examples:
-  pagebert export run --out bundle
-  pagebert export run --out bundle --precision f32
-  pagebert export ./checkpoint-from-elsewhere --out bundle";
-
 /// `pagebert export`.
 #[derive(Debug, Args)]
-#[command(after_help = EXPORT_EXAMPLES)]
+#[command(after_help = examples::EXPORT)]
 pub struct ExportArgs {
     /// A trained model or any Hugging Face BERT classifier
     #[arg(value_name = "RUN")]
@@ -400,15 +354,9 @@ pub struct ExportArgs {
     pub threads: usize,
 }
 
-const SITE_EXAMPLES: &str = "\
-Examples:
-  pagebert site bundle --out site
-  pagebert serve site                    then look at it here
-  aws s3 sync site s3://my-bucket        or host the folder anywhere: it is only files";
-
 /// `pagebert site`.
 #[derive(Debug, Args)]
-#[command(after_help = SITE_EXAMPLES)]
+#[command(after_help = examples::SITE)]
 pub struct SiteArgs {
     /// What `pagebert export` wrote
     #[arg(value_name = "BUNDLE")]
@@ -427,16 +375,9 @@ pub struct SiteArgs {
     pub force: bool,
 }
 
-const SERVE_EXAMPLES: &str = "\
-Examples:
-  pagebert serve site
-  pagebert serve site --port 0           any free port; the address is the first line of stdout
-
-This is a preview: for the public, host the folder on any web host or bucket.";
-
 /// `pagebert serve`.
 #[derive(Debug, Args)]
-#[command(after_help = SERVE_EXAMPLES)]
+#[command(after_help = examples::SERVE)]
 pub struct ServeArgs {
     /// What `pagebert site` wrote
     #[arg(value_name = "SITE")]
@@ -451,14 +392,9 @@ pub struct ServeArgs {
     pub host: String,
 }
 
-const DEVICES_EXAMPLES: &str = "\
-Examples:
-  pagebert devices
-  pagebert devices --selftest --device cuda     ten steps there and on the CPU, compared";
-
 /// `pagebert devices`.
 #[derive(Debug, Args)]
-#[command(after_help = DEVICES_EXAMPLES)]
+#[command(after_help = examples::DEVICES)]
 pub struct DevicesArgs {
     /// Train ten steps of a tiny BERT on the device and on the CPU, and compare losses and gradients
     #[arg(long, conflicts_with = "json")]
@@ -474,100 +410,4 @@ pub struct DevicesArgs {
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory;
-
-    use super::*;
-
-    fn parse(line: &str) -> Result<Cli, clap::Error> {
-        Cli::try_parse_from(std::iter::once("pagebert").chain(line.split_whitespace()))
-    }
-
-    #[test]
-    fn the_definition_is_sound() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn every_command_explains_itself_with_examples() {
-        for command in Cli::command().get_subcommands_mut() {
-            let name = command.get_name().to_string();
-            let help = command.render_help().to_string();
-            assert!(
-                help.contains(&format!("pagebert {name}")),
-                "{name} has no example:\n{help}"
-            );
-            for argument in command.get_arguments() {
-                assert!(
-                    argument.get_help().is_some(),
-                    "{name}: {} has no help",
-                    argument.get_id()
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn the_help_of_train_names_every_setting() {
-        let defaults: toml::Table = crate::settings::DEFAULT_TOML.parse().unwrap();
-        for key in defaults.keys() {
-            assert!(
-                TRAIN_EXAMPLES.split_whitespace().any(|word| word == key),
-                "{key}"
-            );
-        }
-    }
-
-    #[test]
-    fn arguments_mean_what_they_say() {
-        let cli = parse(
-            "train --data d.csv --base hf:o/n --out r epochs=2 lr=1e-4 --config a.toml \
-             --config b.toml --text-column title,body --delimiter ; --device cuda:1 -q",
-        )
-        .unwrap();
-        assert_eq!(cli.verbosity(), Verbosity::Quiet);
-        let Command::Train(args) = cli.command else {
-            panic!("not train")
-        };
-        assert_eq!(args.settings, ["epochs=2", "lr=1e-4"]);
-        assert_eq!(
-            args.config,
-            [PathBuf::from("a.toml"), PathBuf::from("b.toml")]
-        );
-        assert_eq!(args.device, DeviceSpec::Cuda(1));
-        let read = args.read.options().unwrap().read;
-        assert_eq!(read.text_columns, ["title", "body"]);
-        assert_eq!(
-            (read.label_column.as_str(), read.delimiter),
-            ("label", Some(b';'))
-        );
-    }
-
-    #[test]
-    fn contradictions_are_refused() {
-        for line in [
-            "train --data d --base b --out r --resume --force",
-            "train --data d --out r",
-            "evaluate r --split valid --data d.csv",
-            "predict r text --data d.csv",
-            "serve s --port 70000",
-            "devices --device cuda",
-            "devices --selftest --device tpu",
-            "export r --out b --precision f64",
-            "inspect d.csv -q -v",
-            "",
-        ] {
-            let code = parse(line).map(|_| ()).unwrap_err().exit_code();
-            assert_eq!(code, 2, "{line}");
-        }
-    }
-
-    #[test]
-    fn int8_is_not_promised_yet() {
-        assert!(BundlePrecision::Int8.supported().is_err());
-        assert_eq!(
-            BundlePrecision::F16.supported().map(BundlePrecision::name),
-            Ok("f16")
-        );
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 /// How often a bar on a pipe says a line: rarely enough for a log of hours.
 const LINE_EVERY: Duration = Duration::from_secs(30);
@@ -114,7 +114,7 @@ pub enum Unit {
 impl Unit {
     fn style(self, total_known: bool) -> ProgressStyle {
         let (position, rate) = match self {
-            Unit::Items(_) => ("{human_pos}", "{per_sec}"),
+            Unit::Items(_) => ("{human_pos}", "{rate}"),
             Unit::Bytes => ("{binary_bytes}", "{binary_bytes_per_sec}"),
         };
         let total = match self {
@@ -130,6 +130,13 @@ impl Unit {
         ProgressStyle::with_template(&template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ")
+            .with_key(
+                "rate",
+                |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                    // A formatter has nobody to report to.
+                    let _ = write!(out, "{:.1}/s", state.per_sec());
+                },
+            )
     }
 
     fn show(self, count: u64) -> String {

@@ -51,6 +51,7 @@ pub fn run(args: &ServeArgs, console: &Console) -> Result<()> {
         .context("the server can't start")?;
     runtime.block_on(async {
         let server = Server::bind(&args.site, &args.host, args.port).await?;
+        let stop = stop_signals().context("Ctrl-C can't be listened for")?;
         let mut stdout = io::stdout().lock();
         // Who reads the address may have gone; the server is useful all the same.
         let _ = writeln!(stdout, "{}", server.url()).and_then(|()| stdout.flush());
@@ -62,7 +63,7 @@ pub fn run(args: &ServeArgs, console: &Console) -> Result<()> {
             ));
         }
         console.note(format!("Serving {}. Ctrl-C stops.", args.site.display()));
-        server.run(asked_to_stop()).await
+        server.run(stop).await
     })
 }
 
@@ -210,29 +211,29 @@ fn has_hash(path: &str) -> bool {
     })
 }
 
-/// Ctrl-C, or the polite signal of a process manager.
-async fn asked_to_stop() {
-    let interrupt = async {
-        if tokio::signal::ctrl_c().await.is_err() {
-            // Without a handler the signal ends the process by itself.
-            std::future::pending::<()>().await;
+/// Completes at Ctrl-C or the polite signal of a process manager. They are listened for from this
+/// call on, not from the first poll: who has read the address may stop the server at once.
+#[cfg(unix)]
+fn stop_signals() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
-    };
-    #[cfg(unix)]
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        () = interrupt => {}
-        () = terminate => {}
-    }
+    })
+}
+
+/// Completes at Ctrl-C.
+#[cfg(windows)]
+fn stop_signals() -> io::Result<impl Future<Output = ()> + Send + 'static> {
+    let mut interrupt = tokio::signal::windows::ctrl_c()?;
+    Ok(async move {
+        interrupt.recv().await;
+    })
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub const DEFAULT_TOML: &str = include_str!("../../conf/default.toml");
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// bf16 for training where the processor has it, else f32.
+    /// bf16 where the processor has it, else f32.
     Auto,
     /// 32-bit floats throughout.
     F32,
@@ -389,5 +389,4 @@ mod dropout_or_checkpoint {
 }
 
 #[cfg(test)]
-#[path = "settings_tests.rs"]
 mod tests;

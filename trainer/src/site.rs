@@ -3,19 +3,21 @@
 //! Owns the layout of SITE and the names in it. Of the bundle it knows only the list of files in its
 //! manifest; of the page only `engine.json`. It must not know what weights or scripts mean.
 
-use std::collections::BTreeMap;
+mod files;
+
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
-use std::io::{self, Read, Write};
-use std::path::{Component, Path, PathBuf};
+use std::io;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::UsageError;
 use crate::cli::SiteArgs;
 use crate::progress::{Bar, Console, Unit, human_bytes};
+use files::{files_below, measure, plain_path, pour, rename, resolved, slashed};
 
 /// Lists what pagebert put into SITE, so that a later run replaces that and nothing else.
 const LIST: &str = ".pagebert-site";
@@ -328,7 +330,7 @@ fn check_replaceable(out: &Path, force: bool) -> Result<()> {
              replace them all"
         )));
     };
-    let ours: std::collections::HashSet<&str> = list.lines().collect();
+    let ours: HashSet<&str> = list.lines().collect();
     for path in there {
         let relative = slashed(path.strip_prefix(out)?);
         if relative != LIST && !ours.contains(relative.as_str()) {
@@ -374,92 +376,6 @@ fn hashed_name(name: &str, sha256: &str) -> String {
         return name.to_string();
     }
     format!("{stem}-{hash}{ending}")
-}
-
-/// Refuses paths that could leave their folder.
-fn plain_path(path: &str) -> Result<()> {
-    let inside = Path::new(path)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
-    if path.is_empty() || !inside || path.contains('\\') {
-        bail!("`{path}` is no path within the folder");
-    }
-    Ok(())
-}
-
-/// The path without links, whether or not it is there, so that a link to a site is followed and not
-/// replaced.
-fn resolved(path: &Path) -> Result<PathBuf> {
-    let absolute =
-        std::path::absolute(path).with_context(|| format!("--out {}", path.display()))?;
-    Ok(fs::canonicalize(&absolute).unwrap_or(absolute))
-}
-
-/// Every file below a folder, links followed.
-fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        let entries =
-            fs::read_dir(&folder).with_context(|| format!("{} can't be read", folder.display()))?;
-        for entry in entries {
-            let path = entry.with_context(|| folder.display().to_string())?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else {
-                files.push(path);
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// A path as URLs and other systems spell it.
-fn slashed(path: &Path) -> String {
-    let parts: Vec<_> = path
-        .components()
-        .map(|part| part.as_os_str().to_string_lossy())
-        .collect();
-    parts.join("/")
-}
-
-fn rename(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to)
-        .with_context(|| format!("{} can't be moved to {}", from.display(), to.display()))
-}
-
-/// A file's length and SHA-256.
-fn measure(path: &Path) -> io::Result<(u64, String)> {
-    pour(fs::File::open(path)?, io::sink(), None)
-}
-
-/// Copies, counting and hashing on the way.
-fn pour(mut from: impl Read, mut to: impl Write, bar: Option<&Bar>) -> io::Result<(u64, String)> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    let mut bytes = 0;
-    loop {
-        let count = match from.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(error),
-        };
-        to.write_all(&buffer[..count])?;
-        hasher.update(&buffer[..count]);
-        bytes += count as u64;
-        if let Some(bar) = bar {
-            bar.set(bytes);
-        }
-    }
-    to.flush()?;
-    let sha256 = hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    Ok((bytes, sha256))
 }
 
 #[cfg(test)]
