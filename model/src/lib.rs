@@ -1,0 +1,39 @@
+//! BERT for sequence classification: the one definition that is trained natively and run in the
+//! page.
+//!
+//! This crate owns the model, its weights' names, tokenizing, packing, prediction and the bundle
+//! format. It handles bytes and tensors only: no files, arguments, clock, threads or network.
+
+pub mod config;
+pub mod weights;
+pub mod tokenize;
+pub mod batch;
+pub mod bert;
+pub mod bundle;
+pub mod classify;
+
+pub use batch::Batch;
+pub use bert::BertForSequenceClassification;
+pub use config::BertConfig;
+pub use tokenize::TextTokenizer;
+pub use weights::Weights;
+
+/// What can be wrong with a checkpoint, or with what is asked of it.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// `config.json` is not a configuration that this model can be built from.
+    #[error("config.json: {0}")]
+    Config(String),
+    /// A weights file is not safetensors, or a tensor in it does not fit the configuration.
+    #[error("model.safetensors: {0}")]
+    Weights(String),
+    /// A tokenizer file is malformed, or of a kind that is not supported where it is used.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+/// This crate's results.
+pub type Result<T> = std::result::Result<T, ModelError>;
