@@ -14,7 +14,7 @@ pub use adamw::{AdamW, AdamWConfig};
 pub use dropout::{Dropout, DropoutKey};
 pub use linear::Activation;
 pub use reference::{
-    attention, cross_entropy, dropout, dropout_add_layer_norm, embeddings_layer_norm, linear,
-    EmbeddingTables, LayerNorm,
+    EmbeddingTables, LayerNorm, attention, cross_entropy, dropout, dropout_add_layer_norm,
+    embeddings_layer_norm, linear,
 };
 pub use sequences::Sequences;

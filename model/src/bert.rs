@@ -145,9 +145,8 @@ impl BertForSequenceClassification {
     /// When the configuration or the set of tensors does not describe a model.
     pub fn load(weights: &Weights, config: &BertConfig) -> Result<Self> {
         config.check()?;
-        let table = |kind: &str| {
-            weights.get(&format!("bert.embeddings.{kind}_embeddings.weight")).cloned()
-        };
+        let table =
+            |kind: &str| weights.get(&format!("bert.embeddings.{kind}_embeddings.weight")).cloned();
         let tables = EmbeddingTables {
             word: table("word")?,
             position: table("position")?,
@@ -196,12 +195,16 @@ impl BertForSequenceClassification {
 
     /// Each document's logits, `[documents, C]`: the mean over its windows.
     pub fn forward(&self, batch: &Batch, dropout_key: Option<DropoutKey>) -> Result<Tensor> {
+        batch.mean_over_windows(&self.window_logits(batch, dropout_key)?)
+    }
+
+    /// Each window's logits, `[B, C]`.
+    pub fn window_logits(&self, batch: &Batch, dropout_key: Option<DropoutKey>) -> Result<Tensor> {
         let hidden_states = self.hidden_states(batch, dropout_key)?;
         let first = hidden_states.index_select(&batch.first_rows(&self.device)?, 0)?; // [B, H]
         let pooled = self.pooler.forward(&first, Activation::Identity)?.tanh()?;
         let drops = Dropouts { config: &self.config, key: dropout_key };
         let pooled = dropout(&pooled, drops.classifier())?;
-        let logits = self.classifier.forward(&pooled, Activation::Identity)?; // [B, C]
-        batch.mean_over_windows(&logits)
+        self.classifier.forward(&pooled, Activation::Identity)
     }
 }

@@ -4,13 +4,13 @@
 //! This crate owns the model, its weights' names, tokenizing, packing, prediction and the bundle
 //! format. It handles bytes and tensors only: no files, arguments, clock, threads or network.
 
-pub mod config;
-pub mod weights;
-pub mod tokenize;
 pub mod batch;
 pub mod bert;
 pub mod bundle;
 pub mod classify;
+pub mod config;
+pub mod tokenize;
+pub mod weights;
 
 pub use batch::Batch;
 pub use bert::BertForSequenceClassification;
@@ -27,6 +27,9 @@ pub enum ModelError {
     /// A weights file is not safetensors, or a tensor in it does not fit the configuration.
     #[error("model.safetensors: {0}")]
     Weights(String),
+    /// A tensor is missing or has another shape than the configuration asks for.
+    #[error("model.safetensors: {0}")]
+    Shape(String),
     /// A tokenizer file is malformed, or of a kind that is not supported where it is used.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

@@ -204,7 +204,8 @@ impl CompactTokenizer {
             .collect();
         let settings = WordPieceSettings {
             format: FORMAT.into(),
-            normalizer: BertNormalizer { lowercase, ..BertNormalizer::default() },
+            // BERT's own: clean, split CJK, strip accents where lower-casing.
+            normalizer: BertNormalizer::new(true, true, None, lowercase),
             unk_token: "[UNK]".into(),
             cls_token: "[CLS]".into(),
             sep_token: "[SEP]".into(),

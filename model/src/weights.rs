@@ -49,17 +49,17 @@ impl Weights {
     /// and f64 become f32.
     ///
     /// # Errors
-    /// [`ModelError::Weights`] for a malformed file, a tensor of the wrong shape or one that holds
-    /// a value that is not finite, and for a missing tensor under [`Missing::Refuse`].
+    /// [`ModelError::Weights`] for a malformed file or a value that is not finite,
+    /// [`ModelError::Shape`] for a tensor of the wrong shape, and for a missing tensor under
+    /// [`Missing::Refuse`].
     pub fn from_safetensors(
         bytes: &[u8],
         config: &BertConfig,
         missing: Missing,
         device: &Device,
     ) -> Result<(Self, LoadReport)> {
-        let file = SafeTensors::deserialize(bytes).map_err(|e| {
-            ModelError::Weights(format!("not a readable safetensors file: {e:?}"))
-        })?;
+        let file = SafeTensors::deserialize(bytes)
+            .map_err(|e| ModelError::Weights(format!("not a readable safetensors file: {e:?}")))?;
         let mut found = BTreeMap::new();
         for (name, view) in file.tensors() {
             found.insert(today_name(&name), (name, view));
@@ -83,7 +83,7 @@ impl Weights {
                     tensor
                 }
                 (None, Missing::Refuse) => {
-                    return Err(ModelError::Weights(format!("tensor {name} is missing")));
+                    return Err(ModelError::Shape(format!("tensor {name} is missing")));
                 }
             };
             weights.insert(name, tensor);
@@ -189,8 +189,7 @@ pub fn serialize(tensors: &BTreeMap<String, Tensor>, dtype: DType) -> Result<Vec
         views.push((name.as_str(), view));
     }
     let metadata = [("format".to_string(), "pt".to_string())].into();
-    safetensors::serialize(views, Some(metadata))
-        .map_err(|e| ModelError::Weights(format!("{e:?}")))
+    safetensors::serialize(views, Some(metadata)).map_err(|e| ModelError::Weights(format!("{e:?}")))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -267,7 +266,7 @@ fn read(
     device: &Device,
 ) -> Result<Tensor> {
     if view.shape() != shape {
-        return Err(ModelError::Weights(format!(
+        return Err(ModelError::Shape(format!(
             "{name} has shape {:?}, but config.json asks for {shape:?}",
             view.shape()
         )));

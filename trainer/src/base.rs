@@ -60,9 +60,7 @@ pub fn resolve_folder(folder: &Path) -> Result<BaseFiles, UsageError> {
                   hf:org/name"
                 .to_string(),
         };
-        return Err(UsageError(format!(
-            "{shown}: there is no such folder. {hint}"
-        )));
+        return Err(UsageError(format!("{shown}: there is no such folder. {hint}")));
     }
     let file = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
     let Some(config) = file("config.json") else {
@@ -80,10 +78,7 @@ pub fn resolve_folder(folder: &Path) -> Result<BaseFiles, UsageError> {
     let weights = file("model.safetensors").ok_or_else(|| {
         no_weights(
             &shown.to_string(),
-            OTHER_WEIGHTS
-                .iter()
-                .copied()
-                .find(|name| file(name).is_some()),
+            OTHER_WEIGHTS.iter().copied().find(|name| file(name).is_some()),
         )
     })?;
     Ok(BaseFiles {
@@ -96,12 +91,8 @@ pub fn resolve_folder(folder: &Path) -> Result<BaseFiles, UsageError> {
 }
 
 /// Weights in forms that are not read, most likely first.
-const OTHER_WEIGHTS: [&str; 4] = [
-    "pytorch_model.bin",
-    "model.safetensors.index.json",
-    "tf_model.h5",
-    "flax_model.msgpack",
-];
+const OTHER_WEIGHTS: [&str; 4] =
+    ["pytorch_model.bin", "model.safetensors.index.json", "tf_model.h5", "flax_model.msgpack"];
 
 fn no_weights(base: &str, other: Option<&str>) -> UsageError {
     let source = base.strip_prefix("hf:").unwrap_or(base);
@@ -143,17 +134,14 @@ impl HubModel {
         };
         let (owner, name) = id.split_once('/').unwrap_or(("", id));
         let word = |word: &str| {
-            word.chars()
-                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+            word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
                 && !word.starts_with('.')
         };
         // A revision becomes a file name in the cache.
         let revision_fine = revision.is_none_or(|revision| {
             !revision.is_empty()
                 && !revision.contains(['\\', ':'])
-                && revision
-                    .split('/')
-                    .all(|part| !part.is_empty() && !part.starts_with('.'))
+                && revision.split('/').all(|part| !part.is_empty() && !part.starts_with('.'))
         });
         if name.is_empty() || !word(owner) || !word(name) || !revision_fine {
             return Err(UsageError(format!(

@@ -20,13 +20,7 @@ use crate::settings::Precision;
 #[command(name = "pagebert", version, after_help = examples::MAIN, max_term_width = 100)]
 pub struct Cli {
     /// Say nothing but warnings and errors
-    #[arg(
-        short,
-        long,
-        global = true,
-        conflicts_with = "verbose",
-        display_order = 900
-    )]
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = 900)]
     pub quiet: bool,
 
     /// Say more than usual
@@ -75,12 +69,7 @@ pub enum Command {
 #[command(next_help_heading = "Data")]
 pub struct DataArgs {
     /// Columns that make the text; several are joined with a line break
-    #[arg(
-        long,
-        value_name = "NAME,…",
-        value_delimiter = ',',
-        default_value = "text"
-    )]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', default_value = "text")]
     pub text_column: Vec<String>,
 
     /// The column of the label
@@ -133,21 +122,11 @@ pub struct InspectArgs {
     pub split_seed: u64,
 
     /// The part of the texts on the valid side
-    #[arg(
-        long,
-        value_name = "PART",
-        default_value_t = 0.1,
-        help_heading = "Split"
-    )]
+    #[arg(long, value_name = "PART", default_value_t = 0.1, help_heading = "Split")]
     pub valid_fraction: f64,
 
     /// The part of the texts on the test side
-    #[arg(
-        long,
-        value_name = "PART",
-        default_value_t = 0.1,
-        help_heading = "Split"
-    )]
+    #[arg(long, value_name = "PART", default_value_t = 0.1, help_heading = "Split")]
     pub test_fraction: f64,
 
     /// A file that is the valid side
@@ -230,13 +209,7 @@ pub struct EvaluateArgs {
     pub model: PathBuf,
 
     /// The side of the recorded split
-    #[arg(
-        long,
-        value_name = "SIDE",
-        value_enum,
-        default_value = "test",
-        conflicts_with = "data"
-    )]
+    #[arg(long, value_name = "SIDE", value_enum, default_value = "test", conflicts_with = "data")]
     pub split: EvaluatedSide,
 
     /// Labelled texts to measure on, instead of the recorded data

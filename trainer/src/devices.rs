@@ -126,31 +126,17 @@ pub fn run(args: &DevicesArgs, _console: &Console) -> anyhow::Result<()> {
 
 /// Looks for everything there is.
 pub fn find() -> Devices {
-    Devices {
-        cpu: find_cpu(),
-        cuda: find_cuda(),
-    }
+    Devices { cpu: find_cpu(), cuda: find_cuda() }
 }
 
 fn find_cpu() -> Cpu {
     let mut system = sysinfo::System::new();
     system.refresh_memory();
     system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
-    let name = system
-        .cpus()
-        .first()
-        .map(|cpu| cpu.brand().trim())
-        .unwrap_or_default();
-    let name = if name.is_empty() {
-        std::env::consts::ARCH
-    } else {
-        name
-    };
+    let name = system.cpus().first().map(|cpu| cpu.brand().trim()).unwrap_or_default();
+    let name = if name.is_empty() { std::env::consts::ARCH } else { name };
     // In a container the group's limit is what counts.
-    let group = system
-        .cgroup_limits()
-        .map(|limits| limits.total_memory)
-        .filter(|&limit| limit > 0);
+    let group = system.cgroup_limits().map(|limits| limits.total_memory).filter(|&limit| limit > 0);
     let total = system.total_memory();
     Cpu {
         name: name.to_string(),
@@ -170,10 +156,7 @@ fn instruction_sets() -> Vec<&'static str> {
         ("AVX-512-BF16", is_x86_feature_detected!("avx512bf16")),
         ("AVX-512-VNNI", is_x86_feature_detected!("avx512vnni")),
         ("AVX-512", is_x86_feature_detected!("avx512f")),
-        (
-            "AVX2",
-            is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
-        ),
+        ("AVX2", is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
     ]
     .into_iter()
     .filter_map(|(name, there)| there.then_some(name))
@@ -184,10 +167,7 @@ fn instruction_sets() -> Vec<&'static str> {
 fn instruction_sets() -> Vec<&'static str> {
     [
         ("BF16", std::arch::is_aarch64_feature_detected!("bf16")),
-        (
-            "DotProd",
-            std::arch::is_aarch64_feature_detected!("dotprod"),
-        ),
+        ("DotProd", std::arch::is_aarch64_feature_detected!("dotprod")),
         ("NEON", std::arch::is_aarch64_feature_detected!("neon")),
     ]
     .into_iter()
@@ -205,24 +185,12 @@ fn find_cuda() -> Cuda {
     let driver = find_driver();
     match cuda_cards() {
         Ok(devices) => {
-            let hint = devices
-                .is_empty()
-                .then(|| "the driver found no card".to_string());
-            Cuda {
-                built: true,
-                driver,
-                devices,
-                hint,
-            }
+            let hint = devices.is_empty().then(|| "the driver found no card".to_string());
+            Cuda { built: true, driver, devices, hint }
         }
         Err(error) => {
             let hint = Some(format!("the CUDA driver does not answer: {error}"));
-            Cuda {
-                built: true,
-                driver,
-                devices: Vec::new(),
-                hint,
-            }
+            Cuda { built: true, driver, devices: Vec::new(), hint }
         }
     }
 }
@@ -253,12 +221,7 @@ fn find_cuda() -> Cuda {
     let devices = nvidia_smi();
     let hint = (driver.is_some() || !devices.is_empty())
         .then(|| format!("to compute on a card, {CUDA_BUILD}"));
-    Cuda {
-        built: false,
-        driver,
-        devices,
-        hint,
-    }
+    Cuda { built: false, driver, devices, hint }
 }
 
 /// The driver's version, or the path of its library.
@@ -275,17 +238,12 @@ fn find_driver() -> Option<String> {
         "/usr/local/nvidia/lib64/libcuda.so.1",
         r"C:\Windows\System32\nvcuda.dll",
     ];
-    libraries
-        .into_iter()
-        .find(|library| Path::new(library).exists())
-        .map(str::to_string)
+    libraries.into_iter().find(|library| Path::new(library).exists()).map(str::to_string)
 }
 
 /// The version in `/proc/driver/nvidia/version`: the first word of digits and dots on its NVRM line.
 fn driver_version(text: &str) -> Option<String> {
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("NVRM version:"))?;
+    let line = text.lines().find(|line| line.starts_with("NVRM version:"))?;
     line.split_ascii_whitespace()
         .find(|word| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.'))
         .map(str::to_string)
@@ -294,16 +252,12 @@ fn driver_version(text: &str) -> Option<String> {
 #[cfg(not(feature = "cuda"))]
 fn nvidia_smi() -> Vec<Card> {
     let output = Command::new("nvidia-smi")
-        .args([
-            "--query-gpu=index,memory.total,compute_cap,name",
-            "--format=csv,noheader,nounits",
-        ])
+        .args(["--query-gpu=index,memory.total,compute_cap,name", "--format=csv,noheader,nounits"])
         .output();
     match output {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout)
-            .lines()
-            .filter_map(card_of_line)
-            .collect(),
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).lines().filter_map(card_of_line).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -316,12 +270,7 @@ fn card_of_line(line: &str) -> Option<Card> {
     let memory_mib: u64 = fields.next()?.parse().ok()?;
     let compute_capability = fields.next()?.to_string();
     let name = fields.next()?.to_string();
-    Some(Card {
-        index,
-        name,
-        memory_bytes: memory_mib << 20,
-        compute_capability,
-    })
+    Some(Card { index, name, memory_bytes: memory_mib << 20, compute_capability })
 }
 
 /// What there is, in lines for people.

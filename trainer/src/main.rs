@@ -52,11 +52,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         || error.chain().any(|cause| cause.is::<UsageError>());
     let wrong_data = error
         .downcast_ref::<DataError>()
-        .or_else(|| {
-            error
-                .chain()
-                .find_map(|cause| cause.downcast_ref::<DataError>())
-        })
+        .or_else(|| error.chain().find_map(|cause| cause.downcast_ref::<DataError>()))
         .is_some_and(|error| !matches!(error, DataError::Io { .. }));
     if wrong_usage || wrong_data { 2 } else { 1 }
 }
@@ -92,13 +88,8 @@ mod tests {
     fn wrong_input_is_2_and_failure_is_1() {
         let usage = || UsageError("epochs=x".to_string());
         let io = || std::io::Error::other("disk");
-        let missing = || DataError::NotFound {
-            file: "x.csv".to_string(),
-        };
-        let unreadable = || DataError::Io {
-            file: "x.csv".to_string(),
-            source: io(),
-        };
+        let missing = || DataError::NotFound { file: "x.csv".to_string() };
+        let unreadable = || DataError::Io { file: "x.csv".to_string(), source: io() };
         for (error, expected) in [
             (anyhow!(usage()), 2),
             (anyhow!(usage()).context("in a context"), 2),

@@ -37,16 +37,9 @@ impl Console {
     /// A console for this process's stderr.
     pub fn new(verbosity: Verbosity) -> Console {
         let terminal = std::io::stderr().is_terminal();
-        let target = if terminal {
-            ProgressDrawTarget::stderr()
-        } else {
-            ProgressDrawTarget::hidden()
-        };
-        Console {
-            verbosity,
-            terminal,
-            bars: MultiProgress::with_draw_target(target),
-        }
+        let target =
+            if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Console { verbosity, terminal, bars: MultiProgress::with_draw_target(target) }
     }
 
     /// How much is said.
@@ -130,13 +123,10 @@ impl Unit {
         ProgressStyle::with_template(&template)
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("=> ")
-            .with_key(
-                "rate",
-                |state: &ProgressState, out: &mut dyn std::fmt::Write| {
-                    // A formatter has nobody to report to.
-                    let _ = write!(out, "{:.1}/s", state.per_sec());
-                },
-            )
+            .with_key("rate", |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+                // A formatter has nobody to report to.
+                let _ = write!(out, "{:.1}/s", state.per_sec());
+            })
     }
 
     fn show(self, count: u64) -> String {
@@ -279,22 +269,8 @@ mod tests {
                 "loss 0.41",
                 "work: 120/960 steps, 12.0/s, 1m 10s left, loss 0.41",
             ),
-            (
-                Unit::Items("texts"),
-                5000,
-                0,
-                2,
-                "",
-                "work: 5,000 texts, 2500.0/s",
-            ),
-            (
-                Unit::Items("texts"),
-                10,
-                10,
-                2,
-                "",
-                "work: 10/10 texts, 5.0/s",
-            ),
+            (Unit::Items("texts"), 5000, 0, 2, "", "work: 5,000 texts, 2500.0/s"),
+            (Unit::Items("texts"), 10, 10, 2, "", "work: 10/10 texts, 5.0/s"),
             (
                 Unit::Bytes,
                 1 << 20,
@@ -306,38 +282,22 @@ mod tests {
         ];
         for (unit, position, total, seconds, message, expected) in cases {
             let elapsed = Duration::from_secs(seconds);
-            assert_eq!(
-                plain_line("work", unit, position, total, elapsed, message),
-                expected
-            );
+            assert_eq!(plain_line("work", unit, position, total, elapsed, message), expected);
         }
     }
 
     #[test]
     fn a_start_without_a_rate_promises_nothing() {
-        let line = plain_line(
-            "work",
-            Unit::Items("steps"),
-            0,
-            10,
-            Duration::from_secs(1),
-            "",
-        );
+        let line = plain_line("work", Unit::Items("steps"), 0, 10, Duration::from_secs(1), "");
         assert_eq!(line, "work: 0/10 steps, 0.0/s");
     }
 
     #[test]
     fn durations_read_well() {
-        for (milliseconds, expected) in [
-            (300, "0.3s"),
-            (48_000, "48s"),
-            (125_000, "2m 5s"),
-            (3_840_000, "1h 4m"),
-        ] {
-            assert_eq!(
-                human_duration(Duration::from_millis(milliseconds)),
-                expected
-            );
+        for (milliseconds, expected) in
+            [(300, "0.3s"), (48_000, "48s"), (125_000, "2m 5s"), (3_840_000, "1h 4m")]
+        {
+            assert_eq!(human_duration(Duration::from_millis(milliseconds)), expected);
         }
     }
 

@@ -32,10 +32,7 @@ const HEADERS: [(&str, &str); 7] = [
     ("cross-origin-opener-policy", "same-origin"),
     ("cross-origin-embedder-policy", "require-corp"),
     ("cross-origin-resource-policy", "same-origin"),
-    (
-        "permissions-policy",
-        "camera=(), geolocation=(), microphone=()",
-    ),
+    ("permissions-policy", "camera=(), geolocation=(), microphone=()"),
     ("referrer-policy", "no-referrer"),
     ("x-content-type-options", "nosniff"),
 ];
@@ -80,20 +77,13 @@ impl Server {
     pub async fn bind(site: &Path, host: &str, port: u16) -> Result<Server> {
         check_site(site)?;
         let wanted = address_of(host, port)?;
-        let listener = tokio::net::TcpListener::bind(wanted)
-            .await
-            .map_err(|error| explain(error, wanted))?;
+        let listener =
+            tokio::net::TcpListener::bind(wanted).await.map_err(|error| explain(error, wanted))?;
         let address = listener.local_addr().context("the address can't be told")?;
         // Twins made by a compressor are preferred where they exist.
         let files = ServeDir::new(site).precompressed_br().precompressed_gzip();
-        let app = Router::new()
-            .fallback_service(files)
-            .layer(middleware::from_fn(with_headers));
-        Ok(Server {
-            listener,
-            address,
-            app,
-        })
+        let app = Router::new().fallback_service(files).layer(middleware::from_fn(with_headers));
+        Ok(Server { listener, address, app })
     }
 
     /// Where a browser on this machine finds it.
@@ -146,16 +136,12 @@ fn check_site(site: &Path) -> Result<(), UsageError> {
 fn address_of(host: &str, port: u16) -> Result<SocketAddr> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let found = (bare, port).to_socket_addrs().map_err(|error| {
-        UsageError(format!(
-            "--host {host} is no address of this machine: {error}. Try 127.0.0.1"
-        ))
+        UsageError(format!("--host {host} is no address of this machine: {error}. Try 127.0.0.1"))
     })?;
     // `localhost` may mean ::1 first, where other programs then don't look.
     let mut found: Vec<SocketAddr> = found.collect();
     found.sort_by_key(SocketAddr::is_ipv6);
-    Ok(*found
-        .first()
-        .ok_or_else(|| UsageError(format!("--host {host} is no address")))?)
+    Ok(*found.first().ok_or_else(|| UsageError(format!("--host {host} is no address")))?)
 }
 
 fn explain(error: io::Error, wanted: SocketAddr) -> anyhow::Error {
@@ -174,9 +160,7 @@ fn explain(error: io::Error, wanted: SocketAddr) -> anyhow::Error {
             anyhow!("port {port} on {ip} is reserved for the system: take one above 1023")
         }
         io::ErrorKind::AddrNotAvailable => {
-            anyhow!(UsageError(format!(
-                "--host {ip} is no address of this machine. Try 127.0.0.1"
-            )))
+            anyhow!(UsageError(format!("--host {ip} is no address of this machine. Try 127.0.0.1")))
         }
         _ => anyhow!(error).context(format!("port {port} on {ip} can't be opened")),
     }
@@ -186,18 +170,11 @@ async fn with_headers(request: Request, next: Next) -> Response {
     let immutable = has_hash(request.uri().path());
     let mut response = next.run(request).await;
     let fine = response.status().is_success() || response.status().as_u16() == 304;
-    let cache = if immutable && fine {
-        "public, max-age=31536000, immutable"
-    } else {
-        "no-cache"
-    };
+    let cache = if immutable && fine { "public, max-age=31536000, immutable" } else { "no-cache" };
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache));
     for (name, value) in HEADERS {
-        headers.insert(
-            HeaderName::from_static(name),
-            HeaderValue::from_static(value),
-        );
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     }
     response
 }
@@ -242,10 +219,9 @@ mod tests {
 
     #[test]
     fn hashes_in_names_are_seen() {
-        for path in [
-            "/model/model-0123456789abcdef.safetensors",
-            "/wasm/relaxed-threads-01234567.wasm",
-        ] {
+        for path in
+            ["/model/model-0123456789abcdef.safetensors", "/wasm/relaxed-threads-01234567.wasm"]
+        {
             assert!(has_hash(path), "{path}");
         }
         for path in [

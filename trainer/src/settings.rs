@@ -85,10 +85,7 @@ impl Settings {
         merge(&mut merged, DEFAULT_TOML, Path::new("conf/default.toml"))?;
         for file in files {
             let text = std::fs::read_to_string(file).map_err(|error| {
-                UsageError(format!(
-                    "{}: the settings can't be read: {error}",
-                    file.display()
-                ))
+                UsageError(format!("{}: the settings can't be read: {error}", file.display()))
             })?;
             merge(&mut merged, &text, file)?;
         }
@@ -153,24 +150,11 @@ impl Default for Settings {
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     /// A whole number in a range.
-    Whole {
-        min: i64,
-        max: i64,
-        example: &'static str,
-    },
+    Whole { min: i64, max: i64, example: &'static str },
     /// A number in a range, the ends included.
-    Number {
-        min: f64,
-        max: f64,
-        example: &'static str,
-    },
+    Number { min: f64, max: f64, example: &'static str },
     /// A number in a range, or one word.
-    NumberOr {
-        min: f64,
-        max: f64,
-        example: &'static str,
-        word: &'static str,
-    },
+    NumberOr { min: f64, max: f64, example: &'static str, word: &'static str },
     /// One of some words.
     Word(&'static [&'static str]),
 }
@@ -200,15 +184,7 @@ const KEYS: &[(&str, Kind)] = &[
     ("warmup", number(0.0, 1.0, "0.1")),
     ("weight_decay", number(0.0, 10.0, "0.01")),
     ("clip", number(0.0, 1e9, "1.0")),
-    (
-        "dropout",
-        Kind::NumberOr {
-            min: 0.0,
-            max: 0.95,
-            example: "0.1",
-            word: "checkpoint",
-        },
-    ),
+    ("dropout", Kind::NumberOr { min: 0.0, max: 0.95, example: "0.1", word: "checkpoint" }),
     ("seed", whole(0, i64::MAX, "42")),
     ("split_seed", whole(0, i64::MAX, "1")),
     ("valid_fraction", number(0.0, 0.9, "0.1")),
@@ -233,20 +209,15 @@ impl Kind {
                     };
                     format!("a whole number {range}, like {example}")
                 }),
-            Kind::Number { min, max, example } => number_of(value, min, max)
-                .map(Value::Float)
-                .ok_or_else(|| match value {
+            Kind::Number { min, max, example } => {
+                number_of(value, min, max).map(Value::Float).ok_or_else(|| match value {
                     Value::Integer(_) | Value::Float(_) => {
                         format!("a number from {min} to {max}, like {example}")
                     }
                     _ => format!("a number, like {example}"),
-                }),
-            Kind::NumberOr {
-                min,
-                max,
-                example,
-                word,
-            } => match value {
+                })
+            }
+            Kind::NumberOr { min, max, example, word } => match value {
                 Value::String(given) if given == word => Ok(value.clone()),
                 _ => number_of(value, min, max).map(Value::Float).ok_or_else(|| {
                     format!("a number from {min} to {max}, like {example}, or \"{word}\"")
@@ -322,10 +293,8 @@ fn similar(key: &str) -> Option<&'static str> {
     };
     elsewhere.or_else(|| {
         let score = |name: &str| strsim::jaro_winkler(&key, name);
-        let (name, best) = KEYS
-            .iter()
-            .map(|(name, _)| (*name, score(name)))
-            .max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let (name, best) =
+            KEYS.iter().map(|(name, _)| (*name, score(name))).max_by(|a, b| a.1.total_cmp(&b.1))?;
         (best > 0.8).then_some(name)
     })
 }
@@ -349,10 +318,7 @@ fn merge(merged: &mut Table, text: &str, file: &Path) -> Result<(), UsageError> 
         let kind =
             kind_of(key).map_err(|problem| UsageError(format!("{}: {problem}", file.display())))?;
         let value = kind.check(value).map_err(|expected| {
-            UsageError(format!(
-                "{}: {key} = {value}: expected {expected}",
-                file.display()
-            ))
+            UsageError(format!("{}: {key} = {value}: expected {expected}", file.display()))
         })?;
         merged.insert(key.clone(), value);
     }

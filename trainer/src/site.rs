@@ -42,10 +42,7 @@ pub fn run(args: &SiteArgs, console: &Console) -> Result<()> {
     check_replaceable(&out, args.force)?;
 
     let parent = out.parent().ok_or_else(|| {
-        UsageError(format!(
-            "--out {}: a whole disk can't become a site",
-            args.out.display()
-        ))
+        UsageError(format!("--out {}: a whole disk can't become a site", args.out.display()))
     })?;
     fs::create_dir_all(parent).with_context(|| format!("{} can't be made", parent.display()))?;
     // Beside SITE, so that putting it into place is one rename on one disk.
@@ -55,10 +52,7 @@ pub fn run(args: &SiteArgs, console: &Console) -> Result<()> {
         .with_context(|| format!("{} can't be written to", parent.display()))?;
     // Within, because a temporary folder itself is closed to other users, such as a web server's.
     let new = work.path().join("new");
-    let mut site = Site {
-        root: new.clone(),
-        files: BTreeMap::new(),
-    };
+    let mut site = Site { root: new.clone(), files: BTreeMap::new() };
     site.add_page(&www)?;
     site.add_bundle(&args.bundle, manifest, console)?;
     site.write_list()?;
@@ -129,16 +123,10 @@ impl Site {
 
     /// Copies the bundle's files under names that carry their hash, and the manifest that names them.
     fn add_bundle(&mut self, bundle: &Path, mut manifest: Value, console: &Console) -> Result<()> {
-        let broken = || {
-            format!(
-                "{}/manifest.json is broken: export the bundle again",
-                bundle.display()
-            )
-        };
-        let files = manifest
-            .get_mut("files")
-            .and_then(Value::as_object_mut)
-            .with_context(broken)?;
+        let broken =
+            || format!("{}/manifest.json is broken: export the bundle again", bundle.display());
+        let files =
+            manifest.get_mut("files").and_then(Value::as_object_mut).with_context(broken)?;
         if files.is_empty() {
             bail!(UsageError(broken()));
         }
@@ -148,11 +136,7 @@ impl Site {
                 .with_context(broken)?;
             // Only names: a manifest from elsewhere must not reach outside its folder.
             if Path::new(&file.path).components().count() != 1 || plain_path(&file.path).is_err() {
-                bail!(UsageError(format!(
-                    "{}: `{}` is no plain file name",
-                    broken(),
-                    file.path
-                )));
+                bail!(UsageError(format!("{}: `{}` is no plain file name", broken(), file.path)));
             }
             let hashed = hashed_name(&file.path, &file.sha256);
             let bar = console.bar(&file.path, file.bytes, Unit::Bytes);
@@ -204,10 +188,7 @@ impl Site {
             .with_context(|| format!("{} can't be copied to {}", from.display(), to.display()))?;
         if let Some(file) = described {
             let fault = if bytes != file.bytes {
-                Some(format!(
-                    "has {bytes} bytes where the manifest says {}",
-                    file.bytes
-                ))
+                Some(format!("has {bytes} bytes where the manifest says {}", file.bytes))
             } else if !sha256.eq_ignore_ascii_case(&file.sha256) {
                 Some(
                     "is not the file that the manifest describes (its SHA-256 differs)".to_string(),
@@ -245,23 +226,13 @@ fn read_manifest(bundle: &Path) -> Result<Value> {
         } else {
             ". Give the folder that pagebert export wrote"
         };
-        UsageError(format!(
-            "{} is no bundle: {}: {error}{hint}",
-            bundle.display(),
-            path.display()
-        ))
+        UsageError(format!("{} is no bundle: {}: {error}{hint}", bundle.display(), path.display()))
     })?;
     let manifest: Value = serde_json::from_str(&text).map_err(|error| {
-        UsageError(format!(
-            "{} is not JSON: {error}. Export the bundle again",
-            path.display()
-        ))
+        UsageError(format!("{} is not JSON: {error}. Export the bundle again", path.display()))
     })?;
     if manifest["format"] != "pagebert-bundle" {
-        bail!(UsageError(format!(
-            "{} is not a bundle's manifest",
-            path.display()
-        )));
+        bail!(UsageError(format!("{} is not a bundle's manifest", path.display())));
     }
     match manifest["version"].as_u64() {
         Some(1) => Ok(manifest),
@@ -270,10 +241,7 @@ fn read_manifest(bundle: &Path) -> Result<Value> {
              pagebert that wrote it, or export again",
             path.display()
         )))),
-        None => Err(anyhow!(UsageError(format!(
-            "{} has no version",
-            path.display()
-        )))),
+        None => Err(anyhow!(UsageError(format!("{} has no version", path.display())))),
     }
 }
 
@@ -316,9 +284,7 @@ fn check_replaceable(out: &Path, force: bool) -> Result<()> {
     }
     let shown = out.display();
     if !out.is_dir() {
-        bail!(UsageError(format!(
-            "--out {shown} is a file: give a folder"
-        )));
+        bail!(UsageError(format!("--out {shown} is a file: give a folder")));
     }
     let there = files_below(out)?;
     if there.is_empty() {
@@ -349,11 +315,7 @@ fn report(files: &BTreeMap<String, u64>, args: &SiteArgs, console: &Console) {
         console.detail(format!("{bytes:>12}  {path}"));
     }
     let total: u64 = files.values().sum();
-    console.note(format!(
-        "{shown}: {} files, {}",
-        files.len(),
-        human_bytes(total)
-    ));
+    console.note(format!("{shown}: {} files, {}", files.len(), human_bytes(total)));
     console.note(format!(
         "Look at it with: pagebert serve {shown}\n\
          To publish, copy the folder as it is to any web host or bucket and open its index.html. \
@@ -364,10 +326,7 @@ fn report(files: &BTreeMap<String, u64>, args: &SiteArgs, console: &Console) {
 /// `model.safetensors` with a hash becomes `model-0123456789abcdef.safetensors`. A name that has the
 /// hash already, from a site used as a bundle, stays.
 fn hashed_name(name: &str, sha256: &str) -> String {
-    let hash = sha256
-        .get(..HASH_DIGITS)
-        .unwrap_or(sha256)
-        .to_ascii_lowercase();
+    let hash = sha256.get(..HASH_DIGITS).unwrap_or(sha256).to_ascii_lowercase();
     let (stem, ending) = match name.split_once('.') {
         Some((stem, ending)) => (stem, format!(".{ending}")),
         None => (name, String::new()),
@@ -389,10 +348,7 @@ mod tests {
             ("model.safetensors", "model-0123456789abcdef.safetensors"),
             ("vocab", "vocab-0123456789abcdef"),
             ("model.int8.bin", "model-0123456789abcdef.int8.bin"),
-            (
-                "model-0123456789abcdef.safetensors",
-                "model-0123456789abcdef.safetensors",
-            ),
+            ("model-0123456789abcdef.safetensors", "model-0123456789abcdef.safetensors"),
         ] {
             assert_eq!(hashed_name(name, hash), expected);
         }

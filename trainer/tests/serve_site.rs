@@ -13,10 +13,7 @@ const WEIGHTS: &[u8] = b"weights";
 const WASM: &[u8] = b"\0asm\x01\0\0\0";
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A folder with a small bundle and a small built page.
@@ -26,9 +23,7 @@ struct Rooms {
 
 impl Rooms {
     fn new() -> Rooms {
-        let rooms = Rooms {
-            folder: tempfile::tempdir().unwrap(),
-        };
+        let rooms = Rooms { folder: tempfile::tempdir().unwrap() };
         let entry = |path: &str, bytes: &[u8]| json!({"path": path, "bytes": bytes.len(), "sha256": sha256(bytes)});
         let wasm = format!("wasm/simd-{}.wasm", &sha256(WASM)[..16]);
         rooms.write("bundle/model.safetensors", WEIGHTS);
@@ -66,10 +61,7 @@ impl Rooms {
     }
 
     fn write_json(&self, relative: &str, value: &Value) {
-        self.write(
-            relative,
-            serde_json::to_string_pretty(value).unwrap().as_bytes(),
-        );
+        self.write(relative, serde_json::to_string_pretty(value).unwrap().as_bytes());
     }
 
     fn json(&self, relative: &str) -> Value {
@@ -84,10 +76,7 @@ impl Rooms {
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pagebert"));
-        command
-            .args(arguments)
-            .current_dir(self.folder.path())
-            .env("PAGEBERT_WWW", "www");
+        command.args(arguments).current_dir(self.folder.path()).env("PAGEBERT_WWW", "www");
         command
     }
 
@@ -120,10 +109,7 @@ fn a_site_is_the_page_around_the_bundle() {
     let rooms = Rooms::new();
     let output = rooms.pagebert(&["site", "bundle", "--out", "some/where/site"]);
     let said = stderr(&output);
-    assert!(
-        output.status.success() && output.stdout.is_empty(),
-        "{said}"
-    );
+    assert!(output.status.success() && output.stdout.is_empty(), "{said}");
     assert!(said.contains("some/where/site: 8 files, "), "{said}");
     assert!(said.contains("pagebert serve some/where/site"), "{said}");
 
@@ -131,31 +117,16 @@ fn a_site_is_the_page_around_the_bundle() {
     let tokenizer = format!("tokenizer-{}.txt", &sha256(b"[PAD]\n")[..16]);
     assert_eq!(
         rooms.listing("some/where/site/model"),
-        [
-            "manifest.json".to_string(),
-            weights.clone(),
-            tokenizer.clone()
-        ]
+        ["manifest.json".to_string(), weights.clone(), tokenizer.clone()]
     );
-    assert_eq!(
-        fs::read(rooms.path("some/where/site/model").join(&weights)).unwrap(),
-        WEIGHTS
-    );
-    assert_eq!(
-        rooms.listing("some/where"),
-        ["site"],
-        "something was left beside the site"
-    );
+    assert_eq!(fs::read(rooms.path("some/where/site/model").join(&weights)).unwrap(), WEIGHTS);
+    assert_eq!(rooms.listing("some/where"), ["site"], "something was left beside the site");
 
     let mut expected = rooms.json("bundle/manifest.json");
     expected["files"]["model"]["path"] = json!(weights);
     expected["files"]["tokenizer"]["path"] = json!(tokenizer);
     let written = rooms.json("some/where/site/model/manifest.json");
-    assert_eq!(
-        written.to_string(),
-        expected.to_string(),
-        "order or content has changed"
-    );
+    assert_eq!(written.to_string(), expected.to_string(), "order or content has changed");
 }
 
 #[test]
@@ -167,14 +138,7 @@ fn a_site_replaces_itself_and_nothing_else() {
     rooms.site();
     assert_eq!(
         rooms.listing("site"),
-        [
-            ".pagebert-site",
-            "engine.json",
-            "index.html",
-            "model",
-            "new.js",
-            "wasm"
-        ]
+        [".pagebert-site", "engine.json", "index.html", "model", "new.js", "wasm"]
     );
 
     rooms.write("site/robots.txt", b"mine");
@@ -214,12 +178,7 @@ fn other_users_may_read_the_site() {
     let rooms = Rooms::new();
     rooms.site();
     fs::create_dir(rooms.path("plain")).unwrap();
-    let mode = |relative| {
-        fs::metadata(rooms.path(relative))
-            .unwrap()
-            .permissions()
-            .mode()
-    };
+    let mode = |relative| fs::metadata(rooms.path(relative)).unwrap().permissions().mode();
     assert_eq!(mode("site"), mode("plain"));
 }
 
@@ -254,9 +213,7 @@ fn a_bundle_or_page_that_is_not_whole_is_refused() {
         (
             "newer",
             |rooms| {
-                rooms.edit_json("bundle/manifest.json", |manifest| {
-                    manifest["version"] = json!(2)
-                })
+                rooms.edit_json("bundle/manifest.json", |manifest| manifest["version"] = json!(2))
             },
             2,
             "has version 2 of the format and this pagebert knows version 1",
@@ -292,12 +249,7 @@ fn a_bundle_or_page_that_is_not_whole_is_refused() {
             1,
             "is not what engine.json describes",
         ),
-        (
-            "a file in the way",
-            |rooms| rooms.write("site", b"a file"),
-            2,
-            "site is a file",
-        ),
+        ("a file in the way", |rooms| rooms.write("site", b"a file"), 2, "site is a file"),
     ];
     for (name, damage, code, expected) in cases {
         let rooms = Rooms::new();
@@ -306,10 +258,7 @@ fn a_bundle_or_page_that_is_not_whole_is_refused() {
         let output = rooms.pagebert(&["site", "bundle", "--out", "site"]);
         let said = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{name}: {said}");
-        assert!(
-            said.starts_with("error: ") && said.contains(expected),
-            "{name}: {said}"
-        );
+        assert!(said.starts_with("error: ") && said.contains(expected), "{name}: {said}");
         assert_eq!(rooms.listing("."), before, "{name}: something was written");
     }
 }
@@ -329,14 +278,8 @@ impl Preview {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let address = line
-            .trim_end()
-            .strip_prefix("http://")
-            .unwrap()
-            .trim_end_matches('/');
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix("http://").unwrap().trim_end_matches('/');
         let address = address.to_string();
         Preview { child, address }
     }
@@ -345,27 +288,14 @@ impl Preview {
     fn get(&self, path: &str, extra: &str) -> (u16, Vec<(String, String)>, Vec<u8>) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let host = &self.address;
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{extra}\r\n"
-        )
-        .unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{extra}\r\n")
+            .unwrap();
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).unwrap();
-        let end = answer
-            .windows(4)
-            .position(|window| window == b"\r\n\r\n")
-            .unwrap();
+        let end = answer.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
         let head = String::from_utf8(answer[..end].to_vec()).unwrap();
         let mut lines = head.lines();
-        let status = lines
-            .next()
-            .unwrap()
-            .split(' ')
-            .nth(1)
-            .unwrap()
-            .parse()
-            .unwrap();
+        let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers = lines
             .filter_map(|line| line.split_once(": "))
             .map(|(name, value)| (name.to_ascii_lowercase(), value.to_string()))
@@ -382,10 +312,7 @@ impl Drop for Preview {
 }
 
 fn header<'a>(headers: &'a [(String, String)], name: &str) -> &'a str {
-    headers
-        .iter()
-        .find(|(found, _)| found == name)
-        .map_or("", |(_, value)| value)
+    headers.iter().find(|(found, _)| found == name).map_or("", |(_, value)| value)
 }
 
 #[test]
@@ -409,24 +336,15 @@ fn a_preview_sends_what_a_good_host_sends() {
     ] {
         let (found, headers, _) = preview.get(path, "");
         assert_eq!(found, status, "{path}");
-        assert!(
-            header(&headers, "content-type").starts_with(content_type),
-            "{path}: {headers:?}"
-        );
+        assert!(header(&headers, "content-type").starts_with(content_type), "{path}: {headers:?}");
         assert_eq!(header(&headers, "cache-control"), cache, "{path}");
         let policy = header(&headers, "content-security-policy");
         assert!(
             policy.starts_with("default-src 'self'; script-src 'self' 'wasm-unsafe-eval';"),
             "{path}: {policy}"
         );
-        assert_eq!(
-            header(&headers, "cross-origin-opener-policy"),
-            "same-origin"
-        );
-        assert_eq!(
-            header(&headers, "cross-origin-embedder-policy"),
-            "require-corp"
-        );
+        assert_eq!(header(&headers, "cross-origin-opener-policy"), "same-origin");
+        assert_eq!(header(&headers, "cross-origin-embedder-policy"), "require-corp");
         assert_eq!(header(&headers, "x-content-type-options"), "nosniff");
     }
     assert_eq!(preview.get(&weights, "").2, WEIGHTS);
@@ -441,10 +359,7 @@ fn compressed_twins_are_sent_to_who_reads_them() {
     rooms.write("site/page.js.br", b"brotli");
     let preview = Preview::start(&rooms);
     let (_, headers, body) = preview.get("/page.js", "Accept-Encoding: br\r\n");
-    assert_eq!(
-        (header(&headers, "content-encoding"), body.as_slice()),
-        ("br", &b"brotli"[..])
-    );
+    assert_eq!((header(&headers, "content-encoding"), body.as_slice()), ("br", &b"brotli"[..]));
     assert!(header(&headers, "content-type").starts_with("text/javascript"));
     assert_eq!(preview.get("/page.js", "").2, b"export {};");
 }
@@ -459,13 +374,7 @@ fn ctrl_c_ends_a_preview_at_once_and_well() {
         // An idle connection, such as a browser keeps, must not hold it up.
         let _idle = TcpStream::connect(&preview.address).unwrap();
         let id = preview.child.id().to_string();
-        assert!(
-            Command::new("kill")
-                .args([signal, &id])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
         assert!(preview.child.wait().unwrap().success(), "{signal}");
     }
 }
@@ -496,10 +405,7 @@ fn what_is_no_site_is_refused_with_the_way_out() {
         (&["serve", "absent"][..], "absent: there is no such folder"),
         (&["serve", "empty"], "empty has no index.html"),
         (&["serve", "bundle"], "pagebert site bundle --out SITE"),
-        (
-            &["serve", "www", "--host", "203.0.113.7"],
-            "--host 203.0.113.7 is no address",
-        ),
+        (&["serve", "www", "--host", "203.0.113.7"], "--host 203.0.113.7 is no address"),
     ] {
         let output = rooms.pagebert(arguments);
         let said = stderr(&output);
@@ -532,10 +438,7 @@ fn the_page_is_found_beside_the_program() {
             .output()
             .unwrap();
         assert!(output.status.success(), "{place}: {}", stderr(&output));
-        assert_eq!(
-            fs::read(rooms.path("site/here.txt")).unwrap(),
-            place.as_bytes()
-        );
+        assert_eq!(fs::read(rooms.path("site/here.txt")).unwrap(), place.as_bytes());
         fs::rename(rooms.path(page), rooms.path("www")).unwrap();
     }
 }

@@ -36,10 +36,7 @@ pub fn keep_panic_messages() {
 
 /// See [`keep_panic_messages`].
 pub fn last_panic() -> Option<String> {
-    LAST_PANIC
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .clone()
+    LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 fn js_error(code: &str, message: &dyn Display) -> JsValue {

@@ -34,10 +34,7 @@ impl Bundle {
     pub fn new(manifest: Vec<u8>) -> Result<Bundle, JsValue> {
         error::keep_panic_messages();
         Manifest::parse(&manifest).map_err(bundle_error)?;
-        Ok(Bundle {
-            manifest,
-            files: HashMap::new(),
-        })
+        Ok(Bundle { manifest, files: HashMap::new() })
     }
 
     /// Adds one file under its name in the manifest.
@@ -76,10 +73,7 @@ impl Classifier {
     /// When the text cannot be tokenized.
     pub fn begin(&self, text: &str) -> Result<Job, JsValue> {
         let inner = self.inner.begin(text).map_err(engine_error)?;
-        Ok(Job {
-            windows: inner.windows(),
-            inner: Some(inner),
-        })
+        Ok(Job { windows: inner.windows(), inner: Some(inner) })
     }
 
     /// Runs one window through the model; `true` when it was the last one.
@@ -87,10 +81,7 @@ impl Classifier {
     /// # Errors
     /// When the model fails, or the job has been finished.
     pub fn step(&self, job: &mut Job) -> Result<bool, JsValue> {
-        let job = job
-            .inner
-            .as_mut()
-            .ok_or_else(|| misuse("step after finish"))?;
+        let job = job.inner.as_mut().ok_or_else(|| misuse("step after finish"))?;
         self.inner.step(job).map_err(engine_error)
     }
 
@@ -99,10 +90,7 @@ impl Classifier {
     /// # Errors
     /// When windows are left, or the job has been finished already.
     pub fn finish(&self, job: &mut Job) -> Result<JsValue, JsValue> {
-        let job = job
-            .inner
-            .take()
-            .ok_or_else(|| misuse("finish after finish"))?;
+        let job = job.inner.take().ok_or_else(|| misuse("finish after finish"))?;
         let prediction = self.inner.finish(job).map_err(engine_error)?;
         let plain = serde_wasm_bindgen::Serializer::json_compatible();
         prediction.serialize(&plain).map_err(engine_error)

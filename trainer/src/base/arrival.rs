@@ -29,13 +29,9 @@ impl Arrived {
         let shown = self.path.display();
         // The cache's name for the content: SHA-256 for large files, a Git hash for others.
         let blob = fs::canonicalize(&self.path).with_context(|| format!("{shown}"))?;
-        let actual = fs::metadata(&blob)
-            .with_context(|| format!("{shown}"))?
-            .len();
-        let name = blob
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned())
-            .unwrap_or_default();
+        let actual = fs::metadata(&blob).with_context(|| format!("{shown}"))?.len();
+        let name =
+            blob.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let is_sha256 = name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
         let sound = (expected == 0 || expected == actual)
             && (!is_sha256
@@ -52,10 +48,7 @@ impl Arrived {
         Err(anyhow!(
             "{} arrived broken ({actual} bytes; {expected} announced) and was removed. Run the \
              command again; if it stays, the Hub or a proxy in between is at fault",
-            self.path
-                .file_name()
-                .map(|name| name.to_string_lossy())
-                .unwrap_or_default()
+            self.path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default()
         ))
     }
 }
@@ -73,11 +66,7 @@ fn sha256_of(path: &Path) -> io::Result<String> {
         let count = block.len();
         reader.consume(count);
     }
-    Ok(hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// Shows one file's bytes as they come, and remembers whether any came.
@@ -97,12 +86,7 @@ struct WatchState {
 impl Watch {
     pub fn new(file: &str, model: &HubModel, console: &Console) -> Watch {
         let state = Mutex::new(WatchState::default());
-        Watch {
-            what: file.to_string(),
-            source: model.to_string(),
-            console: console.clone(),
-            state,
-        }
+        Watch { what: file.to_string(), source: model.to_string(), console: console.clone(), state }
     }
 
     /// The announced length, if anything was transferred. Takes the bar away.
@@ -115,13 +99,8 @@ impl Watch {
         let mut state = self.lock();
         let total = state.total;
         let bar = state.bar.get_or_insert_with(|| {
-            let size = if total > 0 {
-                format!(" ({})", human_bytes(total))
-            } else {
-                String::new()
-            };
-            self.console
-                .note(format!("fetching {}{size} of {}", self.what, self.source));
+            let size = if total > 0 { format!(" ({})", human_bytes(total)) } else { String::new() };
+            self.console.note(format!("fetching {}{size} of {}", self.what, self.source));
             self.console.bar(&self.what, total, Unit::Bytes)
         });
         bar.set(position);
@@ -129,9 +108,7 @@ impl Watch {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, WatchState> {
         // The state is two plain values: a panic elsewhere can't have left it half done.
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -144,16 +121,11 @@ impl ProgressHandler for Watch {
         match event {
             DownloadEvent::Start { total_bytes, .. } => self.lock().total = *total_bytes,
             DownloadEvent::Progress { files } => {
-                for file in files
-                    .iter()
-                    .filter(|f| matches!(f.status, Started | InProgress))
-                {
+                for file in files.iter().filter(|f| matches!(f.status, Started | InProgress)) {
                     self.show(file.bytes_completed);
                 }
             }
-            DownloadEvent::AggregateProgress {
-                bytes_completed, ..
-            } => self.show(*bytes_completed),
+            DownloadEvent::AggregateProgress { bytes_completed, .. } => self.show(*bytes_completed),
             DownloadEvent::Complete => {}
         }
     }

@@ -38,16 +38,10 @@ impl Hub {
         // Spelled as the Python library spells them.
         let on = |name| {
             std::env::var(name).is_ok_and(|value| {
-                matches!(
-                    value.to_ascii_lowercase().as_str(),
-                    "1" | "on" | "yes" | "true"
-                )
+                matches!(value.to_ascii_lowercase().as_str(), "1" | "on" | "yes" | "true")
             })
         };
-        Hub {
-            offline: on("HF_HUB_OFFLINE") || on("TRANSFORMERS_OFFLINE"),
-            ..Hub::default()
-        }
+        Hub { offline: on("HF_HUB_OFFLINE") || on("TRANSFORMERS_OFFLINE"), ..Hub::default() }
     }
 
     /// Finds a base: `hf:org/name[@revision]` or a folder.
@@ -64,15 +58,8 @@ impl Hub {
         let cache = client.cache_dir().to_path_buf();
         let client = HFClientSync::from_inner(client).context(NO_CLIENT)?;
         let repository = client.model(model.owner.clone(), model.name.clone());
-        let mut fetch = Fetch {
-            hub: self,
-            model,
-            endpoint,
-            cache,
-            repository,
-            pinned: None,
-            console,
-        };
+        let mut fetch =
+            Fetch { hub: self, model, endpoint, cache, repository, pinned: None, console };
 
         let config = fetch.required("config.json")?;
         // From here on one commit: a push in between must not mix two models.
@@ -83,9 +70,7 @@ impl Hub {
         let tokenizer = match fetch.optional("tokenizer.json")? {
             Some(path) => TokenizerFile::Json(path),
             None => TokenizerFile::Vocab(
-                fetch
-                    .optional("vocab.txt")?
-                    .ok_or_else(|| no_tokenizer(&model.to_string()))?,
+                fetch.optional("vocab.txt")?.ok_or_else(|| no_tokenizer(&model.to_string()))?,
             ),
         };
         let tokenizer_config = fetch.optional("tokenizer_config.json")?;
@@ -94,18 +79,9 @@ impl Hub {
             None => return Err(fetch.weights_missing()),
         };
         let commit = fetch.pinned.unwrap_or_default();
-        console.detail(format!(
-            "{model} is commit {commit}, in {}",
-            fetch.cache.display()
-        ));
+        console.detail(format!("{model} is commit {commit}, in {}", fetch.cache.display()));
         let name = format!("hf:{}@{commit}", model.id());
-        Ok(BaseFiles {
-            name,
-            config,
-            weights,
-            tokenizer,
-            tokenizer_config,
-        })
+        Ok(BaseFiles { name, config, weights, tokenizer, tokenizer_config })
     }
 
     fn client(&self) -> Result<HFClient> {
@@ -145,14 +121,8 @@ struct Fetch<'a> {
 
 impl Fetch<'_> {
     fn required(&self, file: &str) -> Result<PathBuf> {
-        let source = if self.hub.offline {
-            Source::Cache
-        } else {
-            Source::Network
-        };
-        self.file(file, source)
-            .map_err(|error| self.explain(error, file))?
-            .into_path()
+        let source = if self.hub.offline { Source::Cache } else { Source::Network };
+        self.file(file, source).map_err(|error| self.explain(error, file))?.into_path()
     }
 
     /// `None` if the model has no such file.
@@ -186,25 +156,17 @@ impl Fetch<'_> {
             .progress(watch.clone())
             .send()?;
         let expected_bytes = watch.finish();
-        Ok(Arrived {
-            path,
-            expected_bytes,
-        })
+        Ok(Arrived { path, expected_bytes })
     }
 
     fn weights_missing(&self) -> anyhow::Error {
         if self.hub.offline {
-            let error = HFError::LocalEntryNotFound {
-                path: "model.safetensors".to_string(),
-            };
+            let error = HFError::LocalEntryNotFound { path: "model.safetensors".to_string() };
             return self.explain(error, "model.safetensors");
         }
         let there = |name: &&str| {
             let query = self.repository.file_exists().filename(name);
-            query
-                .maybe_revision(self.pinned.as_deref())
-                .send()
-                .unwrap_or(false)
+            query.maybe_revision(self.pinned.as_deref()).send().unwrap_or(false)
         };
         anyhow!(no_weights(
             &self.model.to_string(),
@@ -232,9 +194,8 @@ impl Fetch<'_> {
                  Run once without it, or give a folder as the base",
                 self.cache.display()
             ))),
-            HFError::RateLimited { .. } => anyhow!(error).context(format!(
-                "{endpoint} asks for a pause (429). Try again later"
-            )),
+            HFError::RateLimited { .. } => anyhow!(error)
+                .context(format!("{endpoint} asks for a pause (429). Try again later")),
             HFError::Request { source, .. } if source.is_connect() || source.is_timeout() => {
                 anyhow!(error).context(format!(
                     "{model}: {endpoint} can't be reached. Check the network, HTTPS_PROXY and \

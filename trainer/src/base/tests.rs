@@ -5,12 +5,7 @@ use super::*;
 #[test]
 fn hub_names_are_read() {
     for (text, owner, name, revision) in [
-        (
-            "google-bert/bert-base-uncased",
-            "google-bert",
-            "bert-base-uncased",
-            None,
-        ),
+        ("google-bert/bert-base-uncased", "google-bert", "bert-base-uncased", None),
         ("bert-base-uncased", "", "bert-base-uncased", None),
         ("o/n@v1.0", "o", "n", Some("v1.0")),
         ("o/n@refs/pr/1", "o", "n", Some("refs/pr/1")),
@@ -20,17 +15,8 @@ fn hub_names_are_read() {
         assert_eq!(model.revision.as_deref(), revision);
         assert_eq!(model.to_string(), format!("hf:{text}"));
     }
-    for text in [
-        "",
-        "o/",
-        "a/b/c",
-        "o/n@",
-        "o/n@../x",
-        "../x",
-        "o/n m",
-        "https://x/y",
-        "o/n@a//b",
-    ] {
+    for text in ["", "o/", "a/b/c", "o/n@", "o/n@../x", "../x", "o/n m", "https://x/y", "o/n@a//b"]
+    {
         assert!(HubModel::parse(text).is_err(), "{text}");
     }
 }
@@ -45,49 +31,25 @@ fn folder_with(files: &[&str]) -> tempfile::TempDir {
 
 #[test]
 fn a_folder_is_a_base() {
-    let folder = folder_with(&[
-        "config.json",
-        "model.safetensors",
-        "vocab.txt",
-        "tokenizer.json",
-    ]);
+    let folder = folder_with(&["config.json", "model.safetensors", "vocab.txt", "tokenizer.json"]);
     let files = resolve_folder(folder.path()).unwrap();
-    assert_eq!(
-        files.tokenizer,
-        TokenizerFile::Json(folder.path().join("tokenizer.json"))
-    );
+    assert_eq!(files.tokenizer, TokenizerFile::Json(folder.path().join("tokenizer.json")));
     assert_eq!(files.tokenizer_config, None);
     assert_eq!(files.weights, folder.path().join("model.safetensors"));
 
-    let folder = folder_with(&[
-        "config.json",
-        "model.safetensors",
-        "vocab.txt",
-        "tokenizer_config.json",
-    ]);
+    let folder =
+        folder_with(&["config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json"]);
     let files = resolve_folder(folder.path()).unwrap();
-    assert_eq!(
-        files.tokenizer,
-        TokenizerFile::Vocab(folder.path().join("vocab.txt"))
-    );
-    assert_eq!(
-        files.tokenizer_config,
-        Some(folder.path().join("tokenizer_config.json"))
-    );
+    assert_eq!(files.tokenizer, TokenizerFile::Vocab(folder.path().join("vocab.txt")));
+    assert_eq!(files.tokenizer_config, Some(folder.path().join("tokenizer_config.json")));
 }
 
 #[test]
 fn an_incomplete_folder_says_what_it_lacks() {
     for (files, expected) in [
-        (
-            &[][..],
-            "has no config.json. Give the folder of a Hugging Face",
-        ),
+        (&[][..], "has no config.json. Give the folder of a Hugging Face"),
         (&["manifest.json"], "has no config.json. It is a bundle"),
-        (
-            &["config.json", "model.safetensors"],
-            "has neither tokenizer.json nor vocab.txt",
-        ),
+        (&["config.json", "model.safetensors"], "has neither tokenizer.json nor vocab.txt"),
         (&["config.json", "vocab.txt"], "has no model.safetensors"),
         (
             &["config.json", "vocab.txt", "pytorch_model.bin"],
@@ -103,9 +65,7 @@ fn an_incomplete_folder_says_what_it_lacks() {
 
 #[test]
 fn a_missing_folder_may_be_a_hub_name() {
-    let error = resolve_folder(Path::new("org/name"))
-        .unwrap_err()
-        .to_string();
+    let error = resolve_folder(Path::new("org/name")).unwrap_err().to_string();
     assert_eq!(
         error,
         "org/name: there is no such folder. For a model of the Hugging Face Hub write hf:org/name"

@@ -18,16 +18,9 @@ fn every_command_explains_itself_with_examples() {
     for command in Cli::command().get_subcommands_mut() {
         let name = command.get_name().to_string();
         let help = command.render_help().to_string();
-        assert!(
-            help.contains(&format!("pagebert {name}")),
-            "{name} has no example:\n{help}"
-        );
+        assert!(help.contains(&format!("pagebert {name}")), "{name} has no example:\n{help}");
         for argument in command.get_arguments() {
-            assert!(
-                argument.get_help().is_some(),
-                "{name}: {} has no help",
-                argument.get_id()
-            );
+            assert!(argument.get_help().is_some(), "{name}: {} has no help", argument.get_id());
         }
     }
 }
@@ -36,10 +29,7 @@ fn every_command_explains_itself_with_examples() {
 fn the_help_of_train_names_every_setting() {
     let defaults: toml::Table = crate::settings::DEFAULT_TOML.parse().unwrap();
     for key in defaults.keys() {
-        assert!(
-            examples::TRAIN.split_whitespace().any(|word| word == key),
-            "{key}"
-        );
+        assert!(examples::TRAIN.split_whitespace().any(|word| word == key), "{key}");
     }
 }
 
@@ -51,21 +41,13 @@ fn arguments_mean_what_they_say() {
     )
     .unwrap();
     assert_eq!(cli.verbosity(), Verbosity::Quiet);
-    let Command::Train(args) = cli.command else {
-        panic!("not train")
-    };
+    let Command::Train(args) = cli.command else { panic!("not train") };
     assert_eq!(args.settings, ["epochs=2", "lr=1e-4"]);
-    assert_eq!(
-        args.config,
-        [PathBuf::from("a.toml"), PathBuf::from("b.toml")]
-    );
+    assert_eq!(args.config, [PathBuf::from("a.toml"), PathBuf::from("b.toml")]);
     assert_eq!(args.device, DeviceSpec::Cuda(1));
     let read = args.read.options().unwrap().read;
     assert_eq!(read.text_columns, ["title", "body"]);
-    assert_eq!(
-        (read.label_column.as_str(), read.delimiter),
-        ("label", Some(b';'))
-    );
+    assert_eq!((read.label_column.as_str(), read.delimiter), ("label", Some(b';')));
 }
 
 #[test]
@@ -90,8 +72,5 @@ fn contradictions_are_refused() {
 #[test]
 fn int8_is_not_promised_yet() {
     assert!(BundlePrecision::Int8.supported().is_err());
-    assert_eq!(
-        BundlePrecision::F16.supported().map(BundlePrecision::name),
-        Ok("f16")
-    );
+    assert_eq!(BundlePrecision::F16.supported().map(BundlePrecision::name), Ok("f16"));
 }

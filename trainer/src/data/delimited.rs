@@ -32,14 +32,7 @@ pub(super) struct Delimited<R> {
 impl<R: BufRead> Delimited<R> {
     pub fn new(input: R, delimiter: u8) -> Delimited<R> {
         let parser = csv_core::ReaderBuilder::new().delimiter(delimiter).build();
-        Delimited {
-            input,
-            parser,
-            fields: vec![0; 4096],
-            ends: vec![0; 64],
-            count: 0,
-            line: 1,
-        }
+        Delimited { input, parser, fields: vec![0; 4096], ends: vec![0; 64], count: 0, line: 1 }
     }
 
     /// The fields of the last record, unquoted.
@@ -64,11 +57,8 @@ impl<R: BufRead> Delimited<R> {
             // A line break in place of the end: outside quotes it ends the record, within quotes it
             // is swallowed, which is how an open quote shows.
             let input = if at_end { b"\n" } else { input };
-            let (result, read, written, ended) = self.parser.read_record(
-                input,
-                &mut self.fields[out..],
-                &mut self.ends[count..],
-            );
+            let (result, read, written, ended) =
+                self.parser.read_record(input, &mut self.fields[out..], &mut self.ends[count..]);
             if !at_end {
                 self.line += line_breaks(&input[..read]);
                 self.input.consume(read);

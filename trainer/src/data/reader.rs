@@ -313,12 +313,7 @@ fn read_header(file: &str, records: &mut Delimited<Source>) -> Result<Vec<String
     }
 }
 
-fn find_column(
-    file: &str,
-    header: &[String],
-    name: &str,
-    flag: &str,
-) -> Result<usize, DataError> {
+fn find_column(file: &str, header: &[String], name: &str, flag: &str) -> Result<usize, DataError> {
     let mut found = header.iter().enumerate().filter(|(_, column)| *column == name);
     match (found.next(), found.next()) {
         (Some((index, _)), None) => Ok(index),
@@ -343,7 +338,8 @@ fn missing_column(
     flag: &str,
     only: Option<&str>,
 ) -> DataError {
-    let other = only.and_then(|header| [';', '\t', '|', ','].into_iter().find(|c| header.contains(*c)));
+    let other =
+        only.and_then(|header| [';', '\t', '|', ','].into_iter().find(|c| header.contains(*c)));
     let way_out = match (closest(wanted, existing.iter().map(String::as_str)), other) {
         (Some(similar), _) => format!(" Did you mean {flag} {similar}?"),
         (None, Some('\t')) => " Are they separated by tabs? Then give --delimiter tab".to_string(),

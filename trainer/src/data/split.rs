@@ -139,7 +139,8 @@ impl Split {
         let counts = SideCounts::new(&data.labels, labels.iter().copied().zip(all.iter().copied()));
         if let Some((side, missing)) = counts.missing(&rule) {
             let texts = |id: usize| {
-                let of_class = texts.iter().zip(&labels).filter(|(_, label)| **label as usize == id);
+                let of_class =
+                    texts.iter().zip(&labels).filter(|(_, label)| **label as usize == id);
                 of_class.map(|(text, _)| *text).collect::<HashSet<_>>().len()
             };
             let fewest = missing.iter().map(|id| (texts(*id), *id)).min().unwrap_or_default();
@@ -301,7 +302,10 @@ impl fmt::Display for SideCounts {
         for (name, ((train, valid), test)) in self.labels.iter().zip(counts) {
             rows.push(line(name, [*train, *valid, *test]));
         }
-        rows.push(line("all", [&self.train, &self.valid, &self.test].map(|side| side.iter().sum())));
+        rows.push(line(
+            "all",
+            [&self.train, &self.valid, &self.test].map(|side| side.iter().sum()),
+        ));
         let mut columns = [Align::Right; 5];
         columns[0] = Align::Left;
         f.write_str(&table(&columns, &rows))?;

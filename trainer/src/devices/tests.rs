@@ -4,11 +4,9 @@ use super::*;
 
 #[test]
 fn devices_are_named_like_the_field_names_them() {
-    for (text, expected) in [
-        ("cpu", DeviceSpec::Cpu),
-        ("cuda", DeviceSpec::Cuda(0)),
-        ("cuda:1", DeviceSpec::Cuda(1)),
-    ] {
+    for (text, expected) in
+        [("cpu", DeviceSpec::Cpu), ("cuda", DeviceSpec::Cuda(0)), ("cuda:1", DeviceSpec::Cuda(1))]
+    {
         assert_eq!(parse_device(text).unwrap(), expected);
     }
     for text in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", "cuda:0:1"] {

@@ -11,9 +11,7 @@ use crate::progress::Bar;
 
 /// Refuses paths that could leave their folder.
 pub(super) fn plain_path(path: &str) -> Result<()> {
-    let inside = Path::new(path)
-        .components()
-        .all(|part| matches!(part, Component::Normal(_)));
+    let inside = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
     if path.is_empty() || !inside || path.contains('\\') {
         bail!("`{path}` is no path within the folder");
     }
@@ -50,10 +48,7 @@ pub(super) fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// A path as URLs and other systems spell it.
 pub(super) fn slashed(path: &Path) -> String {
-    let parts: Vec<_> = path
-        .components()
-        .map(|part| part.as_os_str().to_string_lossy())
-        .collect();
+    let parts: Vec<_> = path.components().map(|part| part.as_os_str().to_string_lossy()).collect();
     parts.join("/")
 }
 
@@ -91,10 +86,6 @@ pub(super) fn pour(
         }
     }
     to.flush()?;
-    let sha256 = hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     Ok((bytes, sha256))
 }

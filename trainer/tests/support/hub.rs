@@ -56,10 +56,8 @@ impl FakeHub {
         let app = Router::new().fallback(answer).with_state(shared.clone());
         let (stop, stopped) = tokio::sync::oneshot::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 tokio::select! {
@@ -68,12 +66,7 @@ impl FakeHub {
                 }
             });
         });
-        FakeHub {
-            url,
-            shared,
-            stop: Some(stop),
-            thread: Some(thread),
-        }
+        FakeHub { url, shared, stop: Some(stop), thread: Some(thread) }
     }
 
     pub fn url(&self) -> String {
@@ -122,14 +115,8 @@ fn file(model: &str, commit: &str, name: &str) -> Option<&'static [u8]> {
     Some(content)
 }
 
-const MODELS: [&str; 6] = [
-    "org/tiny",
-    "org/empty",
-    "org/pickled",
-    "org/mute",
-    "org/private",
-    "org/gated",
-];
+const MODELS: [&str; 6] =
+    ["org/tiny", "org/empty", "org/pickled", "org/mute", "org/private", "org/gated"];
 
 fn commit_of(revision: &str) -> Option<&'static str> {
     match revision {
@@ -146,11 +133,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "))
         .map(str::to_string);
-    let seen = Seen {
-        method: request.method().to_string(),
-        path: path.clone(),
-        token: token.clone(),
-    };
+    let seen =
+        Seen { method: request.method().to_string(), path: path.clone(), token: token.clone() };
     shared.requests.lock().unwrap().push(seen);
 
     let parts: Vec<&str> = path.split('/').collect();
@@ -182,9 +166,7 @@ fn known(model: &str) -> Response {
     if !MODELS.contains(&model) {
         return status(StatusCode::NOT_FOUND);
     }
-    Response::new(Body::from(format!(
-        r#"{{"id": "{model}", "sha": "{COMMIT}"}}"#
-    )))
+    Response::new(Body::from(format!(r#"{{"id": "{model}", "sha": "{COMMIT}"}}"#)))
 }
 
 /// Small files come at once; the weights, as from Git LFS, over a redirect with their hash as ETag.
@@ -197,15 +179,9 @@ fn resolve(model: &str, revision: &str, name: &str, request: &Request) -> Respon
     };
     let response = Response::builder().header("x-repo-commit", commit);
     let Some(content) = file(model, commit, name) else {
-        return response
-            .status(StatusCode::NOT_FOUND)
-            .body(Body::empty())
-            .unwrap();
+        return response.status(StatusCode::NOT_FOUND).body(Body::empty()).unwrap();
     };
-    let sha256: String = Sha256::digest(content)
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let sha256: String = Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect();
     if name == "model.safetensors" {
         let host = request.headers()[header::HOST].to_str().unwrap();
         return response
@@ -218,15 +194,8 @@ fn resolve(model: &str, revision: &str, name: &str, request: &Request) -> Respon
     }
     let etag = format!("\"{}\"", &sha256[..40]);
     let response = response.header(header::ETAG, &etag);
-    if request
-        .headers()
-        .get(header::IF_NONE_MATCH)
-        .is_some_and(|given| given == etag.as_str())
-    {
-        return response
-            .status(StatusCode::NOT_MODIFIED)
-            .body(Body::empty())
-            .unwrap();
+    if request.headers().get(header::IF_NONE_MATCH).is_some_and(|given| given == etag.as_str()) {
+        return response.status(StatusCode::NOT_MODIFIED).body(Body::empty()).unwrap();
     }
     let response = response.header(header::CONTENT_LENGTH, content.len());
     let body = match *request.method() {
