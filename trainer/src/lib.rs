@@ -21,6 +21,7 @@ pub mod data;
 pub mod inference;
 pub mod metrics;
 pub mod progress;
+pub mod run_record;
 pub mod settings;
 
 /// Wrong usage: something that the user can set right in the command. Exit code 2.
