@@ -111,11 +111,42 @@ impl Weights {
         Self { tensors: tensors.into_iter().collect() }
     }
 
+    /// Puts a freshly initialised classifier in the place of what is there.
+    ///
+    /// # Errors
+    /// When the configuration's labels can't be read, or a tensor operation fails.
+    pub fn reset_classifier(
+        &mut self,
+        config: &BertConfig,
+        seed: u64,
+        device: &Device,
+    ) -> Result<()> {
+        for Expected { name, shape, init } in expected(config)? {
+            if name.starts_with("classifier.") {
+                let tensor = initial(&name, &shape, init, config, seed, device)?;
+                self.tensors.insert(name, tensor);
+            }
+        }
+        Ok(())
+    }
+
     /// The tensor of this name.
     pub fn get(&self, name: &str) -> Result<&Tensor> {
         self.tensors
             .get(name)
             .ok_or_else(|| ModelError::Weights(format!("tensor {name} is missing")))
+    }
+
+    /// The same weights on a device.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn to_device(&self, device: &Device) -> Result<Self> {
+        let mut tensors = BTreeMap::new();
+        for (name, tensor) in &self.tensors {
+            tensors.insert(name.clone(), tensor.to_device(device)?);
+        }
+        Ok(Self { tensors })
     }
 
     /// Names and tensors, in the names' order.

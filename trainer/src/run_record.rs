@@ -3,6 +3,7 @@
 //! Owns its fields. Everything in it was resolved: no defaults are left to look up.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -101,4 +102,13 @@ impl RunRecord {
     pub fn to_toml(&self) -> Result<String> {
         Ok(toml::to_string(self)?)
     }
+}
+
+/// The time, UTC, RFC 3339; `SOURCE_DATE_EPOCH` stands in for the clock where it is set.
+pub fn now() -> String {
+    let fixed = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok());
+    let time = fixed
+        .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)))
+        .unwrap_or_else(SystemTime::now);
+    humantime::format_rfc3339_seconds(time).to_string()
 }
