@@ -104,17 +104,21 @@ fn wrong(path: &Path, error: pagebert_model::ModelError) -> anyhow::Error {
 /// old file or the new one, never half of it.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     let describe = || format!("{} can't be written", path.display());
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let folder = folder.unwrap_or(Path::new("."));
-    let mut file = tempfile::Builder::new()
-        .prefix(".pagebert-")
-        .permissions(public_file())
-        .tempfile_in(folder)
-        .with_context(describe)?;
+    let mut file = temporary_beside(path)?;
     file.write_all(contents).with_context(describe)?;
     file.as_file().sync_all().with_context(describe)?;
     file.persist(path).map_err(|error| error.error).with_context(describe)?;
     Ok(())
+}
+
+/// A temporary file beside a path that it is to take; removed unless it does.
+pub fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    tempfile::Builder::new()
+        .prefix(".pagebert-")
+        .permissions(public_file())
+        .tempfile_in(folder.unwrap_or(Path::new(".")))
+        .with_context(|| format!("{} can't be written", path.display()))
 }
 
 /// The permissions of an ordinary file (the process's umask still applies); temporary files are

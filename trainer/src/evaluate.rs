@@ -1,9 +1,183 @@
-//! To be written.
+//! `pagebert evaluate`: how good a model is on labelled texts.
+//!
+//! Owns which texts are measured and what is told about them. Figures are `metrics`'.
 
-use crate::cli::EvaluateArgs;
-use crate::progress::Console;
+use std::collections::HashSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
-/// `pagebert evaluate`.
-pub fn run(_args: &EvaluateArgs, _console: &Console) -> anyhow::Result<()> {
-    anyhow::bail!("not there yet")
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::UsageError;
+use crate::checkpoint::write_atomically;
+use crate::cli::{EvaluateArgs, EvaluatedSide};
+use crate::data::{DataOptions, Dataset, Example, Side, Split, TextHash};
+use crate::inference::{self, LoadedModel, document_logits, encode_all};
+use crate::metrics::{Report, Tally};
+use crate::progress::{Console, Unit};
+use crate::run_record::RunRecord;
+
+/// Runs the command.
+///
+/// # Errors
+/// [`UsageError`] and `DataError` for what the user can set right; anything else is a failure.
+pub fn run(args: &EvaluateArgs, console: &Console) -> Result<()> {
+    let model = inference::load(&args.model, &args.compute)?;
+    let labels = model.classifier.labels().to_vec();
+    let (rows, what) = match &args.data {
+        Some(path) => {
+            let options = DataOptions { labels: Some(labels.clone()), ..args.read.options()? };
+            let data = Dataset::load(path, &options)?;
+            for bad in &data.bad_rows {
+                console.warn(format!("row {} is left out: {}", bad.row, bad.reason));
+            }
+            let trained_on = trained_on(&args.model, &data)?;
+            if let Some(count) = trained_on.filter(|count| *count > 0) {
+                console.warn(format!(
+                    "{count} of the {} texts were trained on: the figures flatter",
+                    data.rows.len()
+                ));
+            }
+            let what = json!({ "data": path, "trained_on": trained_on });
+            (data.rows, what)
+        }
+        None => {
+            let side = match args.split {
+                EvaluatedSide::Test => Side::Test,
+                EvaluatedSide::Valid => Side::Valid,
+            };
+            let record = model.record.as_ref().ok_or_else(|| no_split(&args.model, &model))?;
+            let rows = recorded_side(&args.model, record, side, &labels)?;
+            (rows, json!({ "split": side, "data": record.data.path }))
+        }
+    };
+    let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+    let truths: Vec<u32> = rows.iter().map(|row| row.label).collect();
+    let (report, _) = measure(&model, &texts, &truths, console)?;
+    let mut json = serde_json::to_value(&report)?;
+    if let (Value::Object(json), Value::Object(what)) = (&mut json, what) {
+        json.insert("labels".into(), labels.into());
+        json.insert("model".into(), args.model.to_string_lossy().into());
+        json.extend(what);
+    }
+    let mut out = std::io::stdout().lock();
+    match &args.json {
+        Some(path) if path == Path::new("-") => writeln!(out, "{json:#}")?,
+        Some(path) => {
+            write_atomically(path, format!("{json:#}\n").as_bytes())?;
+            writeln!(out, "{report}")?;
+        }
+        None => writeln!(out, "{report}")?,
+    }
+    Ok(())
+}
+
+/// The figures of a model on texts, and its logits for each.
+///
+/// # Errors
+/// When the model fails.
+pub fn measure(
+    model: &LoadedModel,
+    texts: &[&str],
+    truths: &[u32],
+    console: &Console,
+) -> Result<(Report, Vec<Vec<f32>>)> {
+    let documents = encode_all(&model.classifier, texts)?;
+    let bar = console.bar("classifying", texts.len() as u64, Unit::Items("texts"));
+    let logits = document_logits(model.classifier.model(), &documents, &mut |done| {
+        bar.set(done as u64);
+    })?;
+    let mut tally = Tally::new(model.classifier.labels());
+    for (truth, logits) in truths.iter().zip(&logits) {
+        tally.add(*truth, logits);
+    }
+    Ok((tally.report(), logits))
+}
+
+/// The rows of a recorded side, read again from the recorded data.
+///
+/// # Errors
+/// When the data is gone or is not what was split.
+pub fn recorded_side(
+    run: &Path,
+    record: &RunRecord,
+    side: Side,
+    labels: &[String],
+) -> Result<Vec<Example>> {
+    let options = record.data.options(Some(labels.to_vec()));
+    let given = match side {
+        Side::Valid => record.valid.as_ref(),
+        Side::Test => record.test.as_ref(),
+        _ => None,
+    };
+    if let Some(file) = given {
+        return Ok(unchanged(&file.path, &file.sha256, &options)?.rows);
+    }
+    let split = Split::read(&run.join("split.csv"))?;
+    let mut data = load_recorded(&record.data.path, &options)?;
+    split.verify(&data)?;
+    let rows: Vec<Example> = split
+        .indices(side)
+        .into_iter()
+        .map(|index| {
+            let Example { row, text, label } = &mut data.rows[index];
+            Example { row: *row, text: std::mem::take(text), label: *label }
+        })
+        .collect();
+    if rows.is_empty() {
+        return Err(UsageError(format!(
+            "the {side} side of {} has no rows. Measure other data with --data",
+            run.display()
+        ))
+        .into());
+    }
+    Ok(rows)
+}
+
+fn load_recorded(path: &Path, options: &DataOptions) -> Result<Dataset> {
+    if !path.is_file() {
+        return Err(UsageError(format!(
+            "the data of this run, {}, is not there any more. Put it back, or measure other data \
+             with --data",
+            path.display()
+        ))
+        .into());
+    }
+    Ok(Dataset::load(path, options)?)
+}
+
+fn unchanged(path: &Path, sha256: &str, options: &DataOptions) -> Result<Dataset> {
+    let data = load_recorded(path, options)?;
+    if data.sha256 != sha256 {
+        return Err(UsageError(format!(
+            "{} has changed since the run. Restore it, or measure the changed file with --data",
+            path.display()
+        ))
+        .into());
+    }
+    Ok(data)
+}
+
+/// How many of these texts the model was trained on, where its folder says so.
+fn trained_on(model: &Path, data: &Dataset) -> Result<Option<usize>> {
+    let path: PathBuf = model.join("split.csv");
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let trained: HashSet<TextHash> =
+        Split::read(&path).with_context(|| path.display().to_string())?.texts(Side::Train);
+    let known = data.rows.iter().filter(|row| trained.contains(&TextHash::of(&row.text)));
+    Ok(Some(known.count()))
+}
+
+fn no_split(folder: &Path, model: &LoadedModel) -> UsageError {
+    let kind = match model.manifest {
+        Some(_) => "a bundle",
+        None => "not a run of pagebert",
+    };
+    UsageError(format!(
+        "{} is {kind} and records no split. Give labelled texts with --data",
+        folder.display()
+    ))
 }

@@ -1,1 +1,202 @@
-//! To be written.
+//! Finished models on many texts: loading RUN or BUNDLE, and running windows in packed batches.
+//!
+//! Owns how texts are gathered for speed. What a text's logits mean is `pagebert_model::classify`'s.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use candle_core::Device;
+use pagebert_model::BertForSequenceClassification;
+use pagebert_model::batch::Batch;
+use pagebert_model::bundle::{BundleError, Manifest};
+use pagebert_model::classify::{Classifier, Encoded, Mean, Options};
+use rayon::prelude::*;
+
+use crate::UsageError;
+use crate::base::resolve_folder;
+use crate::checkpoint::{Checkpoint, ModelFolder, read};
+use crate::cli::ComputeArgs;
+use crate::devices::DeviceSpec;
+use crate::run_record::RunRecord;
+use crate::settings::Precision;
+
+/// Tokens of a packed batch: enough to fill the processor's tiles, little memory.
+const BATCH_TOKENS: usize = 4096;
+
+/// A model ready to classify.
+pub struct LoadedModel {
+    /// The model.
+    pub classifier: Classifier,
+    /// The run's record, where the folder has one.
+    pub record: Option<RunRecord>,
+    /// The manifest, of a bundle.
+    pub manifest: Option<Manifest>,
+}
+
+/// Loads a RUN, a Hugging Face checkpoint or a BUNDLE.
+///
+/// # Errors
+/// [`UsageError`] when the folder holds no model that can be used.
+pub fn load(folder: &Path, compute: &ComputeArgs) -> Result<LoadedModel> {
+    set_threads(compute.threads)?;
+    let device = device(compute.device)?;
+    if compute.precision == Precision::Bf16 {
+        return Err(UsageError(
+            "--precision bf16: this pagebert computes in f32 alone".to_string(),
+        )
+        .into());
+    }
+    match ModelFolder::find(folder)? {
+        ModelFolder::Bundle(folder) => {
+            if compute.device != DeviceSpec::Cpu {
+                return Err(UsageError(
+                    "a bundle is computed as the page computes it, on the CPU: leave --device away"
+                        .to_string(),
+                )
+                .into());
+            }
+            load_bundle(&folder)
+        }
+        ModelFolder::Checkpoint(folder) => {
+            let record = RunRecord::read(&folder)?;
+            let checkpoint = Checkpoint::load(resolve_folder(&folder)?, &device)?;
+            let classifier = classifier(checkpoint, record.as_ref())?;
+            Ok(LoadedModel { classifier, record, manifest: None })
+        }
+    }
+}
+
+/// A bundle's classifier.
+///
+/// # Errors
+/// [`UsageError`] naming what is wrong with the bundle.
+pub fn load_bundle(folder: &Path) -> Result<LoadedModel> {
+    let wrong = |error: BundleError| UsageError(format!("{}: {error}", folder.display()));
+    let bytes = read(&folder.join("manifest.json"))?;
+    let manifest = Manifest::parse(&bytes).map_err(wrong)?;
+    let mut files = HashMap::new();
+    for (name, entry) in &manifest.files {
+        let path = folder.join(&entry.path);
+        // A file that is missing is the bundle's fault, and named by its reader.
+        if path.is_file() {
+            files.insert(name.clone(), read(&path)?);
+        }
+    }
+    let classifier = Classifier::from_bundle(&bytes, files).map_err(wrong)?;
+    Ok(LoadedModel { classifier, record: None, manifest: Some(manifest) })
+}
+
+/// A checkpoint's classifier. Windows are those of its training, or BERT's own.
+///
+/// # Errors
+/// When the parts don't belong together.
+pub fn classifier(checkpoint: Checkpoint, record: Option<&RunRecord>) -> Result<Classifier> {
+    let Checkpoint { config, weights, tokenizer, files, .. } = checkpoint;
+    let (max_tokens, stride) =
+        record.map_or((512, 64), |record| (record.settings.max_tokens, record.settings.stride));
+    let (max_tokens, stride) = fit_window(max_tokens, stride, config.max_position_embeddings);
+    let model = BertForSequenceClassification::load(&weights, &config)?;
+    let options = Options { max_tokens, stride, temperature: 1.0, threshold: 0.0 };
+    Ok(Classifier::new(model, tokenizer, options).with_context(|| files.name)?)
+}
+
+/// A window and its overlap, for a model of so many positions.
+pub fn fit_window(max_tokens: usize, stride: usize, positions: usize) -> (usize, usize) {
+    let max_tokens = max_tokens.min(positions);
+    (max_tokens, stride.min(max_tokens.saturating_sub(2) / 2))
+}
+
+/// How many threads compute; 0 for one a core. To be called once, before anything is computed.
+///
+/// # Errors
+/// When the threads can't be started.
+pub fn set_threads(threads: usize) -> Result<()> {
+    if threads == 0 || rayon::current_num_threads() == threads {
+        return Ok(());
+    }
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .with_context(|| format!("{threads} threads can't be started"))
+}
+
+/// The device to compute on.
+///
+/// # Errors
+/// [`UsageError`] when this build has no such device, another error when it does not answer.
+pub fn device(spec: DeviceSpec) -> Result<Device> {
+    match spec.built()? {
+        DeviceSpec::Cpu => Ok(Device::Cpu),
+        DeviceSpec::Cuda(index) => Device::new_cuda(index).with_context(|| {
+            format!("{spec} can't be used; `pagebert devices` lists what there is")
+        }),
+    }
+}
+
+/// Tokenizes texts, in parallel and in order.
+///
+/// # Errors
+/// When the tokenizer fails.
+pub fn encode_all<T: AsRef<str> + Sync>(
+    classifier: &Classifier,
+    texts: &[T],
+) -> Result<Vec<Encoded>> {
+    let encoded: pagebert_model::Result<Vec<Encoded>> =
+        texts.par_iter().map(|text| classifier.encode(text.as_ref())).collect();
+    Ok(encoded?)
+}
+
+/// Each document's logits, the mean over its windows, in the order of the documents. `progress`
+/// hears how many documents are done.
+///
+/// # Errors
+/// When the model fails.
+pub fn document_logits(
+    model: &BertForSequenceClassification,
+    documents: &[Encoded],
+    progress: &mut dyn FnMut(usize),
+) -> Result<Vec<Vec<f32>>> {
+    let mut order: Vec<(usize, usize)> = documents
+        .iter()
+        .enumerate()
+        .flat_map(|(document, encoded)| (0..encoded.windows.len()).map(move |w| (document, w)))
+        .collect();
+    let window =
+        |(document, window): (usize, usize)| documents[document].windows[window].as_slice();
+    // Alike lengths together, for devices that pad inside attention.
+    order.sort_by_key(|at| (window(*at).len(), *at));
+    let mut logits: Vec<Vec<Vec<f32>>> =
+        documents.iter().map(|encoded| vec![Vec::new(); encoded.windows.len()]).collect();
+    let mut unfinished: Vec<usize> =
+        documents.iter().map(|encoded| encoded.windows.len()).collect();
+    let mut rest = order.as_slice();
+    let mut finished = 0;
+    while !rest.is_empty() {
+        let mut tokens = 0;
+        let fit = rest.iter().take_while(|at| {
+            tokens += window(**at).len();
+            tokens <= BATCH_TOKENS
+        });
+        let (chosen, after) = rest.split_at(fit.count().max(1));
+        rest = after;
+        let batch = Batch::pack(chosen.iter().map(|at| [window(*at)]))?;
+        let rows: Vec<Vec<f32>> =
+            model.window_logits(&batch, None)?.to_dtype(candle_core::DType::F32)?.to_vec2()?;
+        for ((document, window), row) in chosen.iter().zip(rows) {
+            logits[*document][*window] = row;
+            unfinished[*document] -= 1;
+            finished += usize::from(unfinished[*document] == 0);
+        }
+        progress(finished);
+    }
+    // In the windows' order, so that the mean is that of a text classified by itself.
+    Ok(logits
+        .iter()
+        .map(|windows| {
+            let mut mean = Mean::default();
+            windows.iter().for_each(|logits| mean.add(logits));
+            mean.get()
+        })
+        .collect())
+}
