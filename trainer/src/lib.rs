@@ -21,6 +21,7 @@ pub mod data;
 pub mod inference;
 pub mod metrics;
 pub mod progress;
+pub mod report;
 pub mod run_record;
 pub mod settings;
 

@@ -5,6 +5,7 @@
 
 mod announce;
 pub mod engine;
+mod finish;
 mod folder;
 mod interrupt;
 mod plan;

@@ -6,7 +6,6 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
-use candle_core::Device;
 use pagebert_kernels::DropoutKey;
 use pagebert_model::BertForSequenceClassification;
 use pagebert_model::classify::Encoded;
@@ -14,15 +13,14 @@ use serde_json::json;
 
 use super::announce::{Extent, announce};
 use super::engine::{Engine, MicroBatch, StepReport};
-use super::folder::{Log, RunFolder, WEIGHTS};
+use super::folder::{Log, RunFolder};
 use super::plan::{Batching, Schedule};
 use super::prepare::Prepared;
 use super::state::{self, Best, Logged, Progress};
 use super::{interrupt, texts::Texts};
-use crate::checkpoint::Checkpoint;
 use crate::inference::document_logits;
 use crate::metrics::{Report, Tally};
-use crate::progress::{Bar, Console, Unit, human_duration};
+use crate::progress::{Bar, Console, Unit};
 use crate::settings::Settings;
 
 /// A long epoch's work is saved this often.
@@ -30,15 +28,15 @@ const SAVE_EVERY: Duration = Duration::from_secs(600);
 
 /// A training on its way.
 pub struct Session<'a> {
-    prepared: Prepared,
-    folder: RunFolder,
-    engine: Engine,
-    console: &'a Console,
+    pub(super) prepared: Prepared,
+    pub(super) folder: RunFolder,
+    pub(super) engine: Engine,
+    pub(super) console: &'a Console,
     batching: Batching,
     schedule: Schedule,
     costs: Vec<u32>,
-    progress: Progress,
-    log: Log,
+    pub(super) progress: Progress,
+    pub(super) log: Log,
     /// When this process began to train, and what the run had spent by then.
     started: (Instant, f64),
     saved: Instant,
@@ -269,15 +267,18 @@ impl<'a> Session<'a> {
         texts: &Texts,
         what: &str,
     ) -> Result<Report> {
-        let logits = self.logits(model, texts, what)?;
+        Ok(self.tally(texts, &self.logits(model, texts, what)?))
+    }
+
+    pub(super) fn tally(&self, texts: &Texts, logits: &[Vec<f32>]) -> Report {
         let mut tally = Tally::new(&self.prepared.counts.labels);
         for (index, logits) in logits.iter().enumerate() {
             tally.add(texts.label(index), logits);
         }
-        Ok(tally.report())
+        tally.report()
     }
 
-    fn logits(
+    pub(super) fn logits(
         &self,
         model: &BertForSequenceClassification,
         texts: &Texts,
@@ -293,7 +294,7 @@ impl<'a> Session<'a> {
         document_logits(model, &documents, &mut |done| bar.set(done as u64))
     }
 
-    fn log_side(&mut self, split: &str, report: &Report) -> Result<()> {
+    pub(super) fn log_side(&mut self, split: &str, report: &Report) -> Result<()> {
         self.log.add(json!({
             "step": self.progress.step,
             "epoch": self.progress.epoch,
@@ -313,7 +314,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn seconds(&self) -> f64 {
+    pub(super) fn seconds(&self) -> f64 {
         self.started.1 + self.started.0.elapsed().as_secs_f64()
     }
 
@@ -332,45 +333,6 @@ impl<'a> Session<'a> {
             step + 1,
             self.settings().lr
         )
-    }
-
-    /// The end: figures of the best checkpoint on the test side, and the report.
-    fn finish(mut self) -> Result<()> {
-        let seconds = self.seconds();
-        let path = self.folder.path.clone();
-        let files = crate::base::resolve_folder(&path)?;
-        debug_assert!(files.weights.ends_with(WEIGHTS));
-        let best = Checkpoint::load(files, &Device::Cpu)?;
-        let device = self.engine.model().device().clone();
-        let weights = best.weights.to_device(&device)?;
-        let model = BertForSequenceClassification::load(&weights, &best.config)?;
-        let trained = format!(
-            "trained {} steps in {}, {:.0} tokens/s",
-            self.progress.step,
-            human_duration(Duration::from_secs_f64(seconds)),
-            self.progress.tokens as f64 / seconds.max(1e-9),
-        );
-        self.console.note(trained);
-        let shown = path.display().to_string();
-        if self.prepared.test.is_empty() {
-            self.console.note("there is no test side, so no test figures");
-        } else {
-            let report = self.measure(&model, &self.prepared.test, "testing")?;
-            self.log_side("test", &report)?;
-            self.console.note(format!(
-                "test accuracy {:.2} %, macro F1 {:.2} %, loss {:.4}, on {} texts",
-                100.0 * report.accuracy,
-                100.0 * report.macro_f1,
-                report.loss,
-                report.rows
-            ));
-        }
-        state::remove(&path);
-        self.console.note(format!(
-            "{shown} is a Hugging Face checkpoint. Next:\n  pagebert evaluate {shown}\n  pagebert \
-             export {shown} --out bundle"
-        ));
-        Ok(())
     }
 }
 
