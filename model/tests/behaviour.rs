@@ -1,0 +1,122 @@
+//! What must hold of any BERT: every variable learns, dropout is for training, and a text's logits
+//! are its own.
+
+mod support;
+
+use candle_core::{DType, Tensor};
+use candle_transformers::models::bert as oracle;
+use pagebert_kernels::dropout::hash;
+use pagebert_kernels::{AdamW, AdamWConfig, DropoutKey, cross_entropy};
+use pagebert_model::weights::decays;
+use pagebert_model::{Batch, BertForSequenceClassification};
+use support::*;
+
+fn model() -> BertForSequenceClassification {
+    let config = tiny_config();
+    BertForSequenceClassification::load(&tiny_weights(&config), &config).unwrap()
+}
+
+fn texts(seed: u64, lengths: &[u32]) -> Vec<Vec<u32>> {
+    let text = |(i, length): (usize, &u32)| {
+        (0..*length).map(|t| hash(seed << 8 | i as u64, t.into()) % 275).collect()
+    };
+    lengths.iter().enumerate().map(text).collect()
+}
+
+#[test]
+fn every_variable_gets_a_gradient_and_moves() {
+    let parity = parity();
+    let trainable = Trainable::tiny();
+    let before: Vec<Tensor> =
+        trainable.vars.values().map(|var| var.as_tensor().copy().unwrap()).collect();
+    let parameters =
+        trainable.vars.iter().map(|(name, var)| (name.clone(), var.clone(), decays(name)));
+    let mut optimizer = AdamW::new(parameters.collect(), AdamWConfig::default()).unwrap();
+    let key = Some(DropoutKey::new(1, 1));
+    let logits = trainable.model.forward(&parity.batches[0].pack(), key).unwrap();
+    let loss = cross_entropy(&logits, &parity.batches[0].labels()).unwrap();
+    optimizer.step(&loss.backward().unwrap(), 1e-3).unwrap();
+    for ((name, var), before) in trainable.vars.iter().zip(&before) {
+        let moved = largest_difference(var.as_tensor(), before);
+        assert!(moved > 1e-6 && moved.is_finite(), "{name} moved by {moved}");
+    }
+}
+
+#[test]
+fn dropout_is_in_training_alone_and_keeps_the_mean() {
+    let model = model();
+    let batch = pack(&texts(1, &[20, 9, 33]));
+    let plain = model.forward(&batch, None).unwrap();
+    assert_eq!(largest_difference(&plain, &model.forward(&batch, None).unwrap()), 0.0);
+    let dropped = |step| model.hidden_states(&batch, Some(DropoutKey::new(4, step))).unwrap();
+    assert_eq!(largest_difference(&dropped(1), &dropped(1)), 0.0);
+    assert!(largest_difference(&dropped(1), &dropped(2)) > 0.1);
+
+    // Over many masks the logits come out as they are without; not exactly, the model not being
+    // linear. What becomes of single elements is tested beside the generator.
+    let mut sum = 0.0;
+    const STEPS: u64 = 400;
+    for step in 0..STEPS {
+        let logits = model.forward(&batch, Some(DropoutKey::new(9, step))).unwrap();
+        sum += f64::from(logits.mean_all().unwrap().to_scalar::<f32>().unwrap());
+    }
+    let plain = f64::from(plain.mean_all().unwrap().to_scalar::<f32>().unwrap());
+    let mean = sum / STEPS as f64;
+    assert!((mean - plain).abs() < 0.1, "{mean}, and {plain} without dropout");
+}
+
+#[test]
+fn a_text_has_the_logits_it_has_alone_whatever_its_neighbours() {
+    let model = model();
+    let all = texts(2, &[5, 64, 1, 2, 30, 17, 64, 3]);
+    let alone: Vec<Tensor> = all
+        .iter()
+        .map(|text| model.forward(&pack(std::slice::from_ref(text)), None).unwrap())
+        .collect();
+    let orders: [&[usize]; 4] =
+        [&[0, 1, 2, 3, 4, 5, 6, 7], &[7, 6, 5, 4, 3, 2, 1, 0], &[2, 2, 1], &[3, 6]];
+    for order in orders {
+        let chosen: Vec<Vec<u32>> = order.iter().map(|i| all[*i].clone()).collect();
+        let together = model.forward(&pack(&chosen), None).unwrap();
+        for (row, i) in order.iter().enumerate() {
+            let own = together.narrow(0, row, 1).unwrap();
+            let difference = largest_difference(&own, &alone[*i]);
+            assert!(difference < 1e-5, "text {i} in {order:?}: {difference}");
+        }
+    }
+}
+
+#[test]
+fn a_document_has_the_mean_of_its_windows() {
+    let model = model();
+    let all = texts(3, &[20, 33, 7]);
+    let windows: Vec<&[u32]> = all.iter().map(Vec::as_slice).collect();
+    let batch = Batch::pack([vec![windows[0]], vec![windows[1], windows[2]]]).unwrap();
+    let documents = model.forward(&batch, None).unwrap();
+    let each = model.forward(&pack(&all), None).unwrap();
+    let mean = ((each.get(1).unwrap() + each.get(2).unwrap()).unwrap() / 2.0).unwrap();
+    assert!(largest_difference(&documents.get(0).unwrap(), &each.get(0).unwrap()) < 1e-5);
+    assert!(largest_difference(&documents.get(1).unwrap(), &mean) < 1e-5);
+}
+
+#[test]
+fn candles_own_bert_agrees() {
+    let file = bytes("tiny/model.safetensors");
+    let vars = candle_nn::VarBuilder::from_buffered_safetensors(file, DType::F32, &CPU).unwrap();
+    let config = serde_json::from_slice(&bytes("tiny/config.json")).unwrap();
+    let theirs = oracle::BertModel::load(vars, &config).unwrap();
+    let ours = model();
+    for text in texts(4, &[1, 2, 15, 64]) {
+        let ids = Tensor::new(text.as_slice(), &CPU).unwrap().unsqueeze(0).unwrap();
+        let expected = theirs.forward(&ids, &ids.zeros_like().unwrap(), None).unwrap();
+        let states = ours.hidden_states(&pack(&[text]), None).unwrap();
+        let difference = largest_difference(&states, &expected.squeeze(0).unwrap());
+        assert!(difference < 1e-4, "{difference}");
+    }
+}
+
+#[test]
+fn an_empty_batch_has_no_logits() {
+    let logits = model().forward(&pack(&[]), None).unwrap();
+    assert_eq!(logits.dims(), [0, 3]);
+}

@@ -1,0 +1,105 @@
+//! The fixtures of tests/fixtures, and a model whose weights are variables.
+#![allow(dead_code)] // Each test file uses a part.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use candle_core::{Device, Tensor, Var};
+use pagebert_model::weights::Missing;
+use pagebert_model::{Batch, BertConfig, BertForSequenceClassification, Weights};
+use serde::Deserialize;
+
+pub const CPU: Device = Device::Cpu;
+
+pub fn path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+}
+
+pub fn bytes(name: &str) -> Vec<u8> {
+    std::fs::read(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Some texts' token ids, special tokens included, and their classes.
+#[derive(Deserialize)]
+pub struct Texts {
+    pub texts: Vec<Vec<u32>>,
+    pub labels: Vec<u32>,
+}
+
+impl Texts {
+    pub fn pack(&self) -> Batch {
+        pack(&self.texts)
+    }
+
+    pub fn labels(&self) -> Tensor {
+        Tensor::new(self.labels.as_slice(), &CPU).unwrap()
+    }
+}
+
+/// What PyTorch and Transformers computed.
+#[derive(Deserialize)]
+pub struct Parity {
+    pub batches: Vec<Texts>,
+    pub logits: Vec<Vec<f32>>,
+    pub loss: f64,
+    pub rates: Vec<f64>,
+    pub losses: Vec<f64>,
+}
+
+pub fn parity() -> Parity {
+    serde_json::from_slice(&bytes("parity.json")).unwrap()
+}
+
+/// One text a document, one window each.
+pub fn pack(texts: &[Vec<u32>]) -> Batch {
+    Batch::pack(texts.iter().map(|text| [text.as_slice()])).unwrap()
+}
+
+pub fn tiny_config() -> BertConfig {
+    BertConfig::from_json(&bytes("tiny/config.json")).unwrap()
+}
+
+pub fn tiny_weights(config: &BertConfig) -> Weights {
+    let file = bytes("tiny/model.safetensors");
+    let (weights, report) =
+        Weights::from_safetensors(&file, config, Missing::Refuse, &CPU).unwrap();
+    assert!(report.unused.is_empty(), "{report:?}");
+    weights
+}
+
+/// A model and its variables by name.
+pub struct Trainable {
+    pub vars: BTreeMap<String, Var>,
+    pub model: BertForSequenceClassification,
+}
+
+impl Trainable {
+    pub fn tiny() -> Self {
+        let config = tiny_config();
+        Self::new(&tiny_weights(&config), &config)
+    }
+
+    pub fn new(weights: &Weights, config: &BertConfig) -> Self {
+        let vars: BTreeMap<String, Var> = weights
+            .iter()
+            .map(|(name, tensor)| (name.to_string(), Var::from_tensor(tensor).unwrap()))
+            .collect();
+        let shared = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone()));
+        let model =
+            BertForSequenceClassification::load(&Weights::from_tensors(shared), config).unwrap();
+        Self { vars, model }
+    }
+}
+
+pub fn norm(x: &Tensor) -> f64 {
+    let squares = x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap();
+    f64::from(squares).sqrt()
+}
+
+pub fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+    assert_eq!(a.dims(), b.dims());
+    if a.elem_count() == 0 {
+        return 0.0;
+    }
+    (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar().unwrap()
+}
