@@ -1,0 +1,158 @@
+//! The split: frozen, stable, without leaks.
+
+use std::collections::HashMap;
+
+use super::*;
+
+fn dataset(rows: usize, labels: usize) -> Dataset {
+    let lines: String = (0..rows).map(|i| format!("text number {i},l{}\n", i % labels)).collect();
+    file("a.csv", format!("text,label\n{lines}")).load(&DataOptions::default()).unwrap()
+}
+
+fn split(data: &Dataset) -> Split {
+    Split::new(data, HeldOut::default(), &SplitOptions::default()).unwrap()
+}
+
+/// Recorded splits are compared with these for ever. The hashes are what the Python in
+/// `text_hash.rs` gives, and the sides what the rule in `split.rs` does.
+#[test]
+fn hashes_and_sides_are_frozen() {
+    for (text, hash) in [
+        ("", "e3b0c44298fc1c149afbf4c8996fb924"),
+        ("Hello  World", "b94d27b9934d3e08a52e52d7da7dabfa"),
+        ("\u{ff28}ello\u{3000}wo\u{72}ld\n", "b94d27b9934d3e08a52e52d7da7dabfa"),
+    ] {
+        assert_eq!(TextHash::of(text).to_string(), hash, "{text:?}");
+    }
+    let sides: String = (0..40)
+        .map(|i| {
+            let hash = TextHash::of(&format!("text number {i}"));
+            match (SplitOptions { split_seed: 7, valid_fraction: 0.2, test_fraction: 0.2 })
+                .side_of(&hash)
+            {
+                Side::Train => '.',
+                Side::Valid => 'v',
+                Side::Test => 't',
+                Side::LeftOut => '?',
+            }
+        })
+        .collect();
+    assert_eq!(sides, FROZEN_SIDES);
+}
+
+const FROZEN_SIDES: &str = ".v.vt..t.vv...t...v.vttvvtv..t..tvvt..tt";
+
+#[test]
+fn fractions_are_kept_and_order_does_not_matter() {
+    let data = dataset(20_000, 2);
+    let counts = split(&data).counts(&data, HeldOut::default());
+    let valid: usize = counts.valid.iter().sum();
+    let test: usize = counts.test.iter().sum();
+    // Five standard deviations of a binomial with p = 0.1 are 212.
+    assert!(valid.abs_diff(2000) < 212 && test.abs_diff(2000) < 212, "{valid} {test}");
+    let mut reversed = data.clone();
+    reversed.rows.reverse();
+    let sides = |split: &Split| -> HashMap<TextHash, Side> {
+        split.rows.iter().map(|row| (row.text_hash, row.side)).collect()
+    };
+    assert_eq!(sides(&split(&data)), sides(&split(&reversed)));
+}
+
+#[test]
+fn duplicates_never_straddle() {
+    let lines: String = (0..3000)
+        .map(|i| format!("{} number {},l{}\n", ["Text", "TEXT  ", "text"][i % 3], i % 500, i % 2))
+        .collect();
+    let data = file("a.csv", format!("text,label\n{lines}")).load(&DataOptions::default()).unwrap();
+    let mut sides = HashMap::new();
+    for row in split(&data).rows {
+        assert_eq!(*sides.entry(row.text_hash).or_insert(row.side), row.side);
+    }
+    assert_eq!(sides.len(), 500);
+}
+
+#[test]
+fn test_rows_stay_when_the_valid_fraction_changes() {
+    let data = dataset(5000, 2);
+    let test_rows = |valid_fraction| {
+        let options = SplitOptions { valid_fraction, ..SplitOptions::default() };
+        Split::new(&data, HeldOut::default(), &options).unwrap().indices(Side::Test)
+    };
+    assert_eq!(test_rows(0.1), test_rows(0.3));
+}
+
+#[test]
+fn a_missing_class_is_an_error_with_a_way_out_that_works() {
+    let mut lines: String = (0..300).map(|i| format!("text {i},a\n")).collect();
+    lines += "few 1,b\nfew 2,b\nfew 3,b\nfew 4,b\nfew 5,b\nfew 6,b\n";
+    let data = file("a.csv", format!("text,label\n{lines}")).load(&DataOptions::default()).unwrap();
+    let error = Split::new(&data, HeldOut::default(), &SplitOptions::default()).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("`b`"), "{message}");
+    let seed = message.split("split_seed=").nth(1).expect(&message);
+    let seed: u64 =
+        seed.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap();
+    let options = SplitOptions { split_seed: seed, ..SplitOptions::default() };
+    Split::new(&data, HeldOut::default(), &options).unwrap();
+}
+
+#[test]
+fn files_in_the_place_of_sides_leak_nothing() {
+    let data = dataset(2000, 2);
+    let lines = "text,label\ntext number 3,l1\nTEXT  number 4,l0\nnew one,l0\nnew two,l1\n";
+    let options = DataOptions { labels: Some(data.labels.clone()), ..DataOptions::default() };
+    let test = file("test.csv", lines).load(&options).unwrap();
+    let held_out = HeldOut { valid: None, test: Some(&test) };
+    let split = Split::new(&data, held_out, &SplitOptions::default()).unwrap();
+    assert_eq!(split.rows[3].side, Side::LeftOut);
+    assert_eq!(split.rows[4].side, Side::LeftOut);
+    assert!(split.indices(Side::Test).is_empty());
+    let counts = split.counts(&data, held_out);
+    assert_eq!((counts.left_out, counts.test), (2, vec![2, 2]));
+}
+
+#[test]
+fn fractions_that_leave_nothing_are_refused() {
+    let data = dataset(100, 2);
+    for (valid_fraction, test_fraction) in [(0.5, 0.5), (-0.1, 0.1), (f64::NAN, 0.1)] {
+        let options = SplitOptions { split_seed: 0, valid_fraction, test_fraction };
+        let error = Split::new(&data, HeldOut::default(), &options).unwrap_err();
+        assert!(error.to_string().contains("valid_fraction"), "{error}");
+    }
+}
+
+#[test]
+fn a_recorded_split_knows_its_data() {
+    let data = dataset(200, 2);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("split.csv");
+    split(&data).write(&path).unwrap();
+    let read = Split::read(&path).unwrap();
+    assert_eq!(read, split(&data));
+    read.verify(&data).unwrap();
+    let changed = |change: fn(&mut Dataset)| {
+        let mut data = data.clone();
+        change(&mut data);
+        read.verify(&data).unwrap_err().to_string()
+    };
+    for (message, named) in [
+        (changed(|data| data.rows[5].text += "!"), "row 6 has another text"),
+        (changed(|data| drop(data.rows.remove(5))), "row 6 is missing"),
+        (changed(|data| data.rows.truncate(150)), "150"),
+    ] {
+        assert!(message.contains(named) && message.contains("changed"), "{message}");
+    }
+    for (content, named) in [
+        ("row,text_hash,side\n", "no rows"),
+        ("row,text_hash,side\n1,xyz,train\n", "xyz"),
+        ("row,text_hash,side\n2,b94d27b9934d3e08a52e52d7da7dabfa,nowhere\n", "nowhere"),
+        (
+            "row,text_hash,side\n2,b94d27b9934d3e08a52e52d7da7dabfa,test\n1,b94d27b9934d3e08a52e52d7da7dabfa,test\n",
+            "order",
+        ),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let error = Split::read(&path).unwrap_err();
+        assert!(error.to_string().contains(named), "{named}: {error}");
+    }
+}
