@@ -50,9 +50,10 @@ rust_version() { sed -n 's/^rust-version = "\(.*\)"/\1/p' "$root/Cargo.toml" | h
 # new_enough VERSION: whether it is rust_version or later.
 new_enough() { [ "$(printf '%s\n' "$(rust_version)" "$1" | sort -V | head -1)" = "$(rust_version)" ]; }
 
+# cargo_is_new_enough CARGO
 cargo_is_new_enough() {
   local found
-  have cargo && found=$(cargo --version 2> /dev/null) && new_enough "$(cut -d' ' -f2 <<< "$found")"
+  have "$1" && found=$("$1" --version 2> /dev/null) && new_enough "$(cut -d' ' -f2 <<< "$found")"
 }
 
 # Debian keeps rustc-web, made for its browsers, at a new version where its rustc is old.
@@ -67,14 +68,16 @@ debian_rust_is_new_enough() {
 # want_rust [COMPONENT…]: a compiler that is new enough, and clippy or fmt where asked for.
 want_rust() {
   have cc || want "a C compiler, which Rust links with and some crates need" gcc libc6-dev
-  if ! cargo_is_new_enough; then
-    if have rustup; then
+  if ! cargo_is_new_enough cargo; then
+    if cargo_is_new_enough /usr/bin/cargo; then
+      PATH=/usr/bin:$PATH
+    elif have rustup; then
       say "installing Rust's stable release with rustup: $(rust_version) or newer is needed"
       rustup toolchain install stable --profile minimal
       export RUSTUP_TOOLCHAIN=stable
     elif debian_rust_is_new_enough; then
       want "Rust $(rust_version) or newer, which all of this is written in" rustc-web cargo-web
-      # An older cargo elsewhere on the path must not come first.
+      # An older cargo elsewhere must not come first.
       PATH=/usr/bin:$PATH
     else
       die "missing: Rust $(rust_version) or newer. Install it with rustup (https://rustup.rs), then run this again"
