@@ -80,7 +80,8 @@ want_rust() {
       # An older cargo elsewhere must not come first.
       PATH=/usr/bin:$PATH
     else
-      die "missing: Rust $(rust_version) or newer. Install it with rustup (https://rustup.rs), then run this again"
+      say "missing: Rust $(rust_version) or newer. Install it with rustup (https://rustup.rs)."
+      die "On Debian 12 or later, as root: apt-get update && apt-get install rustc-web cargo-web"
     fi
   fi
   local component
