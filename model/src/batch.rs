@@ -106,6 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::single_range_in_vec_init)] // A text with one window is a case.
     fn windows_cover_overlap_and_end() {
         assert_eq!(windows(0, 10, 2), [0..0]);
         assert_eq!(windows(10, 10, 2), [0..10]);

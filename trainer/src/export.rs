@@ -139,7 +139,7 @@ fn manifest(
     provenance.insert("date".into(), now().into());
     provenance.insert("weights_sha256".into(), checkpoint.weights_sha256.clone().into());
     if let Some(record) = record {
-        provenance.insert("base".into(), file_name(&record.base).into());
+        provenance.insert("base".into(), file_name(&record.base));
         provenance.insert("base_sha256".into(), record.base_sha256.clone().into());
         provenance.insert("data_sha256".into(), record.data.sha256.clone().into());
         provenance.insert("trained".into(), record.started.clone().into());

@@ -98,7 +98,7 @@ pub fn classifier(checkpoint: Checkpoint, record: Option<&RunRecord>) -> Result<
     let (max_tokens, stride) = fit_window(max_tokens, stride, config.max_position_embeddings);
     let model = BertForSequenceClassification::load(&weights, &config)?;
     let options = Options { max_tokens, stride, temperature: 1.0, threshold: 0.0 };
-    Ok(Classifier::new(model, tokenizer, options).with_context(|| files.name)?)
+    Classifier::new(model, tokenizer, options).with_context(|| files.name)
 }
 
 /// A window and its overlap, for a model of so many positions.

@@ -49,8 +49,8 @@ pub fn run(spec: DeviceSpec, console: &Console) -> Result<()> {
         let mut largest = (0f64, String::new());
         for ((name, gradient), (_, cpu_gradient)) in gradients.iter().zip(cpu_gradients) {
             let difference = relative_difference(gradient, cpu_gradient)?;
-            // Written so that NaN counts as the largest.
-            if !(difference <= largest.0) {
+            // NaN counts as the largest.
+            if difference.is_nan() || difference > largest.0 {
                 largest = (difference, name.clone());
             }
         }
@@ -63,7 +63,7 @@ pub fn run(spec: DeviceSpec, console: &Console) -> Result<()> {
         )?;
         let difference = (loss - cpu_loss).abs() / cpu_loss.abs();
         worst_loss = if difference <= worst_loss { worst_loss } else { difference };
-        if !(largest.0 <= worst_gradient.0) {
+        if largest.0.is_nan() || largest.0 > worst_gradient.0 {
             worst_gradient = largest;
         }
     }

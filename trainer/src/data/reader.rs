@@ -66,7 +66,7 @@ pub struct RowReader {
 enum Records {
     /// With the positions of the wanted columns, text first, and the number of columns.
     Delimited(Box<Delimited<Source>>, Vec<usize>, usize),
-    JsonLines(JsonLines<Source>),
+    JsonLines(Box<JsonLines<Source>>),
 }
 
 /// A row's number and line, and its fields or what is wrong with it.
@@ -124,7 +124,7 @@ impl RowReader {
             return Err(DataError::ColumnChosenTwice { name: twice.clone() });
         }
         let records = match format {
-            Format::JsonLines => Records::JsonLines(JsonLines::new(source)),
+            Format::JsonLines => Records::JsonLines(Box::new(JsonLines::new(source))),
             Format::Delimited { delimiter } => {
                 let mut records = Box::new(Delimited::new(source, delimiter));
                 let header = read_header(&file, &mut records)?;
