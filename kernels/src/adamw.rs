@@ -6,6 +6,8 @@
 use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var, bail};
 
+use crate::cpu;
+
 /// What stays the same over a run; the learning rate comes with each step.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamWConfig {
@@ -161,6 +163,15 @@ impl AdamW {
 }
 
 fn sum_of_squares(grad: &Tensor) -> Result<f64> {
+    if grad.device().is_cpu() && grad.dtype() == candle_core::DType::F32 {
+        let grad = grad.contiguous()?;
+        let (storage, layout) = grad.storage_and_layout();
+        if let (candle_core::Storage::Cpu(CpuStorage::F32(data)), Some((from, to))) =
+            (&*storage, layout.contiguous_offsets())
+        {
+            return Ok(cpu::adamw::sum_of_squares(&data[from..to]));
+        }
+    }
     let sum = grad.sqr()?.sum_all()?.to_dtype(candle_core::DType::F32)?;
     Ok(f64::from(sum.to_scalar::<f32>()?))
 }
@@ -225,17 +236,16 @@ impl InplaceOp2 for HostUpdate<'_, '_> {
         let Ok(mut moments) = self.moments.lock() else { bail!("adamw: poisoned") };
         let (m, v) = &mut *moments;
         let Update { beta1, beta2, eps, scale, shrink, step_size, root_correction } = *self.update;
-        let (beta1, beta2, eps, scale) = (beta1 as f32, beta2 as f32, eps as f32, scale as f32);
-        let (shrink, step_size) = (shrink as f32, step_size as f32);
-        let inverse_root = (1.0 / root_correction) as f32;
-        let grads = &grad[g.0..g.1];
-        let moments = m.iter_mut().zip(v.iter_mut());
-        for ((x, g), (m, v)) in param[p.0..p.1].iter_mut().zip(grads).zip(moments) {
-            let g = g * scale;
-            *m += (g - *m) * (1.0 - beta1);
-            *v += (g * g - *v) * (1.0 - beta2);
-            *x = *x * shrink - step_size * *m / (v.sqrt() * inverse_root + eps);
-        }
+        let step = cpu::adamw::Step {
+            scale: scale as f32,
+            mean_rate: (1.0 - beta1) as f32,
+            square_rate: (1.0 - beta2) as f32,
+            shrink: shrink as f32,
+            step_size: step_size as f32,
+            inverse_root: (1.0 / root_correction) as f32,
+            eps: eps as f32,
+        };
+        cpu::adamw::step(&step, &mut param[p.0..p.1], &grad[g.0..g.1], m, v);
         Ok(())
     }
 }

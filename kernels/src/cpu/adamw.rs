@@ -1,0 +1,78 @@
+//! AdamW's arithmetic, and the gradient's norm.
+
+use super::dispatch;
+
+#[cfg(not(target_family = "wasm"))]
+use rayon::prelude::*;
+
+/// One parameter's numbers for one step; see [`crate::AdamW`].
+#[derive(Debug, Clone, Copy)]
+pub struct Step {
+    /// Clipping: the gradient is multiplied by it.
+    pub scale: f32,
+    /// 1 − β1.
+    pub mean_rate: f32,
+    /// 1 − β2.
+    pub square_rate: f32,
+    /// Weight decay: the parameter is multiplied by it.
+    pub shrink: f32,
+    /// The learning rate, with the mean's correction.
+    pub step_size: f32,
+    /// 1 / √(1 − β2^t).
+    pub inverse_root: f32,
+    /// Added to the denominator.
+    pub eps: f32,
+}
+
+/// Elements of one task: large enough to be worth it.
+const PIECE: usize = 1 << 15;
+
+/// One step on one parameter, in place.
+pub fn step(step: &Step, param: &mut [f32], grad: &[f32], mean: &mut [f32], square: &mut [f32]) {
+    #[cfg(not(target_family = "wasm"))]
+    param
+        .par_chunks_mut(PIECE)
+        .zip(grad.par_chunks(PIECE))
+        .zip(mean.par_chunks_mut(PIECE).zip(square.par_chunks_mut(PIECE)))
+        .for_each(|((param, grad), (mean, square))| piece(step, param, grad, mean, square));
+    #[cfg(target_family = "wasm")]
+    piece(step, param, grad, mean, square);
+}
+
+dispatch! {
+fn piece(step: &Step, param: &mut [f32], grad: &[f32], mean: &mut [f32], square: &mut [f32]) {
+    let moments = mean.iter_mut().zip(square);
+    for ((x, g), (m, v)) in param.iter_mut().zip(grad).zip(moments) {
+        let g = g * step.scale;
+        *m += (g - *m) * step.mean_rate;
+        *v += (g * g - *v) * step.square_rate;
+        *x = *x * step.shrink - step.step_size * *m / (v.sqrt() * step.inverse_root + step.eps);
+    }
+}
+}
+
+/// The sum of squares, in f64, in an order that does not depend on the number of threads.
+pub fn sum_of_squares(x: &[f32]) -> f64 {
+    let one = |x: &[f32]| {
+        let mut sum = [0f64];
+        squares(x, &mut sum);
+        sum[0]
+    };
+    #[cfg(not(target_family = "wasm"))]
+    let parts: Vec<f64> = x.par_chunks(PIECE).map(one).collect();
+    #[cfg(target_family = "wasm")]
+    let parts: Vec<f64> = x.chunks(PIECE).map(one).collect();
+    parts.iter().sum()
+}
+
+dispatch! {
+fn squares(x: &[f32], total: &mut [f64; 1]) {
+    let mut sums = [0f64; 16];
+    for chunk in x.chunks(16) {
+        for (sum, x) in sums.iter_mut().zip(chunk) {
+            *sum += f64::from(*x) * f64::from(*x);
+        }
+    }
+    *total = [sums.iter().sum()];
+}
+}

@@ -1,0 +1,95 @@
+//! exp and erf in f32, as straight lines of arithmetic that become vectors.
+
+/// e^x, within 2 units in the last place; 0 below the smallest normal number.
+///
+/// Range reduction and polynomial of Cephes' `expf` (Moshier).
+#[inline(always)]
+pub fn exp(x: f32) -> f32 {
+    const LN2_HIGH: f32 = 0.693_359_4;
+    const LN2_LOW: f32 = -2.121_944_4e-4;
+    let clamped = x.clamp(-87.0, 88.0);
+    // Adding and taking away 1.5 · 2^23 rounds to the nearest integer.
+    const ROUND: f32 = 12_582_912.0;
+    let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_2e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 0.5;
+    let y = p * (r * r) + r + 1.0;
+    let scale = f32::from_bits(((n as i32 + 127) << 23) as u32);
+    if x < -87.0 { 0.0 } else { y * scale }
+}
+
+/// Φ(x), the normal distribution, and φ(x), its density: what GELU and its derivative are made of.
+/// Absolute error of Φ below 3e-7.
+///
+/// Abramowitz and Stegun, Handbook of mathematical functions (1964), 7.1.26.
+#[inline(always)]
+pub fn normal(x: f32) -> (f32, f32) {
+    let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * z);
+    let mut p = 1.061_405_4;
+    p = p * t - 1.453_152;
+    p = p * t + 1.421_413_7;
+    p = p * t - 0.284_496_74;
+    p = p * t + 0.254_829_6;
+    let gauss = exp(-z * z);
+    let tail = 0.5 * p * t * gauss;
+    let cdf = if x >= 0.0 { 1.0 - tail } else { tail };
+    const INVERSE_SQRT_TAU: f32 = 0.398_942_3;
+    (cdf, INVERSE_SQRT_TAU * gauss)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Φ in f64: the series around 0, the continued fraction far from it.
+    fn cdf(x: f64) -> f64 {
+        let z = x.abs() / std::f64::consts::SQRT_2;
+        let erfc = if z < 2.5 {
+            let (mut term, mut sum) = (z, z);
+            for n in 1..200 {
+                term *= -z * z / f64::from(n);
+                sum += term / f64::from(2 * n + 1);
+            }
+            1.0 - 2.0 / std::f64::consts::PI.sqrt() * sum
+        } else {
+            let mut fraction = z;
+            for n in (1..200).rev() {
+                fraction = z + f64::from(n) / 2.0 / fraction;
+            }
+            (-z * z).exp() / fraction / std::f64::consts::PI.sqrt()
+        };
+        if x >= 0.0 { 1.0 - erfc / 2.0 } else { erfc / 2.0 }
+    }
+
+    #[test]
+    fn exp_is_exp() {
+        for i in -870_000..880_000 {
+            let x = i as f32 / 10_000.0;
+            let exact = f64::from(x).exp();
+            let relative = (f64::from(exp(x)) - exact).abs() / exact;
+            assert!(relative < 2.5e-7, "{x}: {relative}");
+        }
+        assert_eq!((exp(-1e30), exp(f32::NEG_INFINITY), exp(0.0)), (0.0, 0.0, 1.0));
+        assert!(exp(f32::NAN).is_nan());
+    }
+
+    #[test]
+    fn the_normal_distribution_is_within_its_bound() {
+        for i in -120_000..=120_000 {
+            let x = i as f32 / 10_000.0;
+            let error = (f64::from(normal(x).0) - cdf(f64::from(x))).abs();
+            assert!(error < 3e-7, "{x}: {error}");
+            // GELU itself.
+            let gelu = f64::from(x * normal(x).0) - f64::from(x) * cdf(f64::from(x));
+            assert!(gelu.abs() < 1e-6, "{x}: {gelu}");
+        }
+        assert_eq!(normal(1e30).0, 1.0);
+        assert_eq!(normal(-1e30).0, 0.0);
+    }
+}
