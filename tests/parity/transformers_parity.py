@@ -1,6 +1,6 @@
 """Shows that Transformers and `pagebert predict` say the same of the same checkpoint.
 
-    pip install torch transformers
+    pip install -r tests/parity/requirements.txt
     python tests/parity/transformers_parity.py --pagebert target/release/pagebert RUN
 
 RUN is a folder that `pagebert train` made, or any BERT classifier in Hugging Face form. The texts are in no
