@@ -1,28 +1,57 @@
 //! `pagebert inspect`: what is in a file of texts, before anything is trained on it.
 //!
-//! Owns one pass over the data, and what is remembered of it: hashes and lengths, not texts. What
-//! training would refuse is told here, all of it at once, and is no error.
+//! One pass over the data; what is remembered of it are hashes and lengths, not texts. Bad rows,
+//! leaks and all that training would stop at are findings, told at once, and no errors: the exit
+//! code is 0 for every file that can be read to its end.
+//!
+//! The JSON of `--json` (row numbers count from 1, texts are excerpts of 80 characters, lists of
+//! rows are cut after ten):
+//!
+//! ```text
+//! data sha256         the file as given, and the SHA-256 of its bytes
+//! rows good_rows      all rows, and those that training can use
+//! labels              [{label, rows, share, first_row}…], the most frequent first
+//! characters words    {shortest, median, p90, p99, longest, mean, total}: lengths of the texts
+//! tokens              the same with --base, the two special tokens included; else null
+//! max_tokens          the tokens of a window of that base
+//! over_max_tokens     texts that are longer, and so are read in several windows
+//! windows             windows of all texts, with the default `stride`
+//! distinct_texts      texts that differ in more than case, width and white space
+//! duplicate_rows      rows whose text was there before
+//! most_repeated       {rows, first_row, text} or null
+//! conflicting_texts   texts that have different labels in different rows
+//! conflicts           [{rows: [a, b], labels: [x, y], text}…]
+//! bad_rows            [{kind, count, first: [{row, line, reason}…]}…], kind one of empty_text,
+//!                     empty_label, field_count, invalid_utf8, json, rare_label, unknown_label
+//! split               {labels, train: [rows by label…], valid: […], test: […], left_out}
+//! valid_file          {file, rows, good_rows, bad_rows, also_in_data} or null; the last counts
+//! test_file           texts of the file that are in the data too, which training leaves out there
+//! texts_in_both_files a leak from --valid to --test
+//! hints               sentences: what looks like a mistake but may be none
+//! training_refuses    sentences: what `pagebert train` would stop at, and the way out
+//! ```
 
+mod advice;
+mod display;
 mod findings;
+mod pass;
 
-use std::collections::{HashMap, HashSet};
+use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use pagebert_model::TextTokenizer;
-use rayon::prelude::*;
+use pagebert_model::batch::windows;
 
 use crate::base;
 use crate::checkpoint::{read_config, read_tokenizer, write_atomically};
 use crate::cli::InspectArgs;
-use crate::data::{
-    DataError, DataOptions, Dataset, Labels, Row, RowReader, Side, SideCounts, SideRule,
-    SplitOptions, TextHash,
-};
+use crate::data::{DataError, Row, RowReader, SplitOptions};
 use crate::progress::{Console, Unit};
+use crate::settings::Settings;
 
-use findings::{BadKind, Conflict, Findings, Held, LabelCount, Lengths, Repeated};
+use pass::{Given, Pass};
 
 /// Examples listed of each finding.
 const LISTED: usize = 10;
@@ -41,37 +70,29 @@ pub fn run(args: &InspectArgs, console: &Console) -> Result<()> {
         test_fraction: args.test_fraction,
     };
     split.check()?;
-    let tokens = args.base.as_deref().map(|name| Tokens::load(name, console)).transpose()?;
-    let mut pass = Pass { tokens, ..Pass::default() };
-    let bar = console.bar("reading", 0, Unit::Items("rows"));
+    // Before the base, which may have to be fetched: a wrong name should not take that long to show.
     let mut reader = RowReader::labelled(&args.data, &options.read)?;
-    let mut chunk = Vec::with_capacity(CHUNK);
-    for row in reader.by_ref() {
-        match row {
-            Ok(row) => chunk.push(row),
-            Err(DataError::Row { place, problem }) => {
-                pass.bad(BadKind::of(&problem), place.row, problem.to_string());
-            }
-            Err(error) => return Err(error.into()),
-        }
-        if chunk.len() == CHUNK {
-            bar.add(CHUNK as u64);
-            pass.rows(std::mem::take(&mut chunk))?;
-        }
-    }
-    pass.rows(chunk)?;
-    let rows_read = reader.rows_read();
+    let tokens = args.base.as_deref().map(|name| Tokens::load(name, console)).transpose()?;
+    let mut pass = Pass::new(tokens);
+    read(&args.data, &mut reader, console, |part| pass.add(part))?;
+    let rows = reader.rows_read();
     let sha256 = reader.finish()?;
-    drop(bar);
 
-    let given = |path: &Option<std::path::PathBuf>| -> Result<Option<Given>> {
+    let mut surveyed = pass.finish(&args.data, &options.read, rows, sha256);
+    let given = |path: &Option<PathBuf>| -> Result<Option<Given>> {
         let Some(path) = path else { return Ok(None) };
-        // Any label will do here: whether it is one of the data's is training's question.
-        let options = DataOptions { skip_bad_rows: true, labels: None, ..options.clone() };
-        Ok(Some(Given::load(path, &options)?))
+        let mut reader = RowReader::labelled(path, &options.read)?;
+        let mut given = Given::new(path, &surveyed.classes);
+        read(path, &mut reader, console, |part| {
+            given.add(part);
+            Ok(())
+        })?;
+        Ok(Some(given))
     };
     let (valid, test) = (given(&args.valid)?, given(&args.test)?);
-    let findings = pass.findings(&args.data, rows_read, sha256, split, valid, test);
+    surveyed.split(split, valid, test);
+    let findings = surveyed.findings;
+
     let mut out = std::io::stdout().lock();
     let json = || serde_json::to_string_pretty(&findings);
     match &args.json {
@@ -85,212 +106,66 @@ pub fn run(args: &InspectArgs, console: &Console) -> Result<()> {
     Ok(())
 }
 
+/// Some rows of a file: good ones, and the errors of bad ones.
+struct Part {
+    rows: Vec<Row>,
+    bad: Vec<DataError>,
+}
+
+fn read(
+    path: &Path,
+    reader: &mut RowReader,
+    console: &Console,
+    mut take: impl FnMut(Part) -> Result<()>,
+) -> Result<()> {
+    let bytes = fs::metadata(path).map_or(0, |metadata| metadata.len());
+    let bar = console.bar(&format!("reading {}", path.display()), bytes, Unit::Bytes);
+    let mut part = Part { rows: Vec::with_capacity(CHUNK), bad: Vec::new() };
+    for row in reader.by_ref() {
+        match row {
+            Ok(row) => part.rows.push(row),
+            Err(error @ DataError::Row { .. }) => part.bad.push(error),
+            Err(error) => return Err(error.into()),
+        }
+        if part.rows.len() + part.bad.len() == CHUNK {
+            let empty = Part { rows: Vec::with_capacity(CHUNK), bad: Vec::new() };
+            take(std::mem::replace(&mut part, empty))?;
+        }
+    }
+    take(part)?;
+    bar.set(bytes);
+    Ok(())
+}
+
 /// Counting tokens as a base would.
 struct Tokens {
     tokenizer: TextTokenizer,
     max_tokens: usize,
+    stride: usize,
 }
 
 impl Tokens {
     fn load(name: &str, console: &Console) -> Result<Tokens> {
+        let settings = Settings::default();
         let files = base::resolve(name, console)?;
         let positions = read_config(&files.config)?.max_position_embeddings;
-        Ok(Tokens { tokenizer: read_tokenizer(&files)?, max_tokens: positions.min(512) })
+        let max_tokens = positions.min(settings.max_tokens);
+        // Shrinks with the window, as in training.
+        let stride = settings.stride.min(max_tokens.saturating_sub(2) / 2);
+        Ok(Tokens { tokenizer: read_tokenizer(&files)?, max_tokens, stride })
     }
-}
 
-/// A file in the place of a side.
-struct Given {
-    rows: usize,
-    texts: HashSet<TextHash>,
-}
-
-impl Given {
-    fn load(path: &Path, options: &DataOptions) -> Result<Given> {
-        let data = Dataset::load(path, options)?;
-        let texts = data.rows.par_iter().map(|row| TextHash::of(&row.text)).collect();
-        Ok(Given { rows: data.rows.len(), texts })
+    /// The tokens of a text, the two special ones included.
+    fn count(&self, text: &str) -> pagebert_model::Result<u32> {
+        Ok(self.tokenizer.encode(text)?.len() as u32 + 2)
     }
-}
 
-/// What is remembered of a text.
-struct Seen {
-    row: u64,
-    label: u32,
-    count: u64,
-}
-
-/// What is remembered of the rows so far.
-struct Pass {
-    tokens: Option<Tokens>,
-    labels: Labels,
-    /// Of each row, in order.
-    rows: Vec<(TextHash, u32)>,
-    characters: Vec<u32>,
-    words: Vec<u32>,
-    token_counts: Vec<u32>,
-    texts: HashMap<TextHash, Seen>,
-    most_repeated: Option<(TextHash, String)>,
-    conflicts: Vec<Conflict>,
-    conflicting: HashSet<TextHash>,
-    bad: Vec<findings::Bad>,
-}
-
-impl Default for Pass {
-    fn default() -> Pass {
-        Pass {
-            tokens: None,
-            labels: Labels::new(None),
-            rows: Vec::new(),
-            characters: Vec::new(),
-            words: Vec::new(),
-            token_counts: Vec::new(),
-            texts: HashMap::new(),
-            most_repeated: None,
-            conflicts: Vec::new(),
-            conflicting: HashSet::new(),
-            bad: Vec::new(),
+    /// The windows of a text of so many tokens.
+    fn windows(&self, tokens: u32) -> usize {
+        let tokens = tokens as usize;
+        if tokens <= self.max_tokens {
+            return 1;
         }
-    }
-}
-
-/// What is counted of one text.
-struct Counted {
-    hash: TextHash,
-    characters: u32,
-    words: u32,
-    tokens: Option<u32>,
-}
-
-impl Pass {
-    fn bad(&mut self, kind: BadKind, row: u64, reason: String) {
-        match self.bad.iter_mut().find(|bad| bad.kind == kind) {
-            Some(bad) => bad.add(row, reason),
-            None => self.bad.push(findings::Bad::new(kind, row, reason)),
-        }
-    }
-
-    fn rows(&mut self, rows: Vec<Row>) -> Result<()> {
-        let count = |row: &Row| -> pagebert_model::Result<Counted> {
-            let encode = |tokens: &Tokens| tokens.tokenizer.encode(&row.text);
-            let tokens = self.tokens.as_ref().map(encode).transpose()?;
-            Ok(Counted {
-                hash: TextHash::of(&row.text),
-                characters: row.text.chars().count() as u32,
-                words: row.text.split_whitespace().count() as u32,
-                tokens: tokens.map(|ids| ids.len() as u32 + 2),
-            })
-        };
-        let counted: Vec<Counted> =
-            rows.par_iter().map(count).collect::<pagebert_model::Result<_>>()?;
-        for (row, counted) in rows.into_iter().zip(counted) {
-            self.row(row, counted);
-        }
-        Ok(())
-    }
-
-    fn row(&mut self, row: Row, counted: Counted) {
-        let name = row.label.unwrap_or_default();
-        // Labels are free here, so every one has an id.
-        let Ok(label) = self.labels.id(&name, row.row, row.line) else { return };
-        let Counted { hash, characters, words, tokens } = counted;
-        self.rows.push((hash, label));
-        self.characters.push(characters);
-        self.words.push(words);
-        self.token_counts.extend(tokens);
-        let seen = self.texts.entry(hash).or_insert(Seen { row: row.row, label, count: 0 });
-        seen.count += 1;
-        if seen.label != label && self.conflicting.insert(hash) && self.conflicts.len() < LISTED {
-            let names = self.labels.seen();
-            self.conflicts.push(Conflict {
-                rows: [seen.row, row.row],
-                labels: [seen.label, label].map(|id| names[id as usize].name.clone()),
-                text: crate::data::excerpt(&row.text, 80),
-            });
-        }
-        let count = seen.count;
-        let most = self.most_repeated.as_ref().map_or(1, |(hash, _)| self.texts[hash].count);
-        if count > most {
-            self.most_repeated = Some((hash, crate::data::excerpt(&row.text, 80)));
-        }
-    }
-
-    fn findings(
-        self,
-        path: &Path,
-        rows: u64,
-        sha256: String,
-        options: SplitOptions,
-        valid: Option<Given>,
-        test: Option<Given>,
-    ) -> Findings {
-        let names: Vec<String> =
-            self.labels.seen().iter().map(|label| label.name.clone()).collect();
-        let rare: Vec<u64> = self.labels.rare().iter().map(|(label, _)| label.row).collect();
-        let total = self.rows.len().max(1) as f64;
-        let mut labels: Vec<LabelCount> = self
-            .labels
-            .seen()
-            .iter()
-            .map(|label| LabelCount {
-                label: label.name.clone(),
-                rows: label.count,
-                share: label.count as f64 / total,
-            })
-            .collect();
-        labels.sort_by(|a, b| b.rows.cmp(&a.rows).then_with(|| a.label.cmp(&b.label)));
-
-        let held: HashSet<TextHash> =
-            [&valid, &test].into_iter().flatten().flat_map(|given| given.texts.clone()).collect();
-        let rule = SideRule::of_texts(options, valid.is_some(), test.is_some(), held);
-        let sides = self.rows.iter().map(|(hash, label)| (*label, rule.side_of(hash)));
-        let counts = SideCounts::new(&names, sides);
-        let missing = counts.missing(&rule).map(|(side, ids)| {
-            (side, ids.into_iter().map(|id| names[id].clone()).collect::<Vec<_>>())
-        });
-        let held = |given: &Option<Given>| {
-            given.as_ref().map(|given| Held {
-                rows: given.rows,
-                also_in_data: given.texts.iter().filter(|t| self.texts.contains_key(t)).count(),
-            })
-        };
-        let leak = match (&valid, &test) {
-            (Some(valid), Some(test)) => valid.texts.intersection(&test.texts).count(),
-            _ => 0,
-        };
-        let distinct = self.texts.len();
-        let repeated = self.most_repeated.map(|(hash, text)| Repeated {
-            rows: self.texts[&hash].count,
-            first_row: self.texts[&hash].row,
-            text,
-        });
-        let max_tokens = self.tokens.as_ref().map(|tokens| tokens.max_tokens);
-        let over = max_tokens
-            .map(|most| self.token_counts.iter().filter(|tokens| **tokens as usize > most).count());
-        let mut findings = Findings {
-            data: path.display().to_string(),
-            sha256,
-            rows,
-            good_rows: self.rows.len(),
-            labels,
-            characters: Lengths::of(self.characters),
-            words: Lengths::of(self.words),
-            tokens: max_tokens.and_then(|_| Lengths::of(self.token_counts)),
-            max_tokens,
-            over_max_tokens: over,
-            distinct_texts: distinct,
-            duplicate_rows: self.rows.len() - distinct,
-            most_repeated: repeated,
-            conflicting_texts: self.conflicting.len(),
-            conflicts: self.conflicts,
-            bad_rows: self.bad,
-            split: counts,
-            valid_file: held(&valid),
-            test_file: held(&test),
-            texts_in_both_files: leak,
-            training_refuses: Vec::new(),
-        };
-        findings.judge(&rare, missing.map(|(side, labels): (Side, _)| (side, labels)));
-        findings
+        windows(tokens - 2, self.max_tokens.saturating_sub(2).max(1), self.stride).len()
     }
 }

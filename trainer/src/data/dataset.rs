@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::error::{DataError, Place, RowProblem};
+use super::error::{DataError, Place};
 use super::labels::Labels;
+use super::problem::RowProblem;
 use super::reader::{ReadOptions, RowReader};
 
 /// How a file becomes a [`Dataset`].

@@ -8,14 +8,16 @@ use std::fmt;
 use serde::Serialize;
 use thiserror::Error;
 
+use super::problem::RowProblem;
 use super::split::Side;
+use super::words::{labels, names};
 
 /// A row of a file, as messages name it: `news.csv, row 17 (line 23)`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Place {
     /// The file as the user named it.
     pub file: String,
-    /// The data row, from 1 (header and blank lines not counted).
+    /// The data row, from 1 (header and blank lines not counted); 0 is the header.
     pub row: u64,
     /// The line of the file on which the row starts, from 1.
     pub line: u64,
@@ -23,7 +25,10 @@ pub struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, row {} (line {})", self.file, self.row, self.line)
+        match self.row {
+            0 => write!(f, "{}, the header (line {})", self.file, self.line),
+            row => write!(f, "{}, row {row} (line {})", self.file, self.line),
+        }
     }
 }
 
@@ -78,6 +83,12 @@ pub enum DataError {
         /// How to make it readable.
         way_out: &'static str,
     },
+    /// A file whose name ends in .gz and that isn't compressed.
+    #[error("{file} is not gzip data. If it is plain text, take the .gz off its name")]
+    NotGzip {
+        /// The path as given.
+        file: String,
+    },
     /// A .gz file is cut short or damaged.
     #[error(
         "{file}: the gzip data is damaged or cut short after row {rows} ({detail}). \
@@ -98,13 +109,16 @@ pub enum DataError {
         file: String,
     },
     /// There is a header and nothing after it.
-    #[error("{file} has a header but no rows")]
+    #[error("{file} has a header but no rows. Add rows below it, each with a text and a label")]
     NoRows {
         /// The path as given.
         file: String,
     },
     /// Bad rows were left out, and none remained.
-    #[error("{file}: all {bad} rows are bad; the first, row {row}: {problem}")]
+    #[error(
+        "{file}: all {bad} rows are bad; the first, row {row}: {problem}. Is it the right file, and \
+         are --text-column, --label-column and --delimiter right?"
+    )]
     NoUsableRows {
         /// The path as given.
         file: String,
@@ -205,8 +219,10 @@ pub enum DataError {
         test: f64,
     },
     /// A class has no row on a side of the split.
-    #[error("no row of {} is on the {side} side of the split. {way_out}", labels(.missing))]
+    #[error("{file}: no row of {} is on the {side} side of the split. {way_out}", labels(.missing))]
     MissingClass {
+        /// The path as given.
+        file: String,
         /// The side.
         side: Side,
         /// The labels that are missing there.
@@ -235,188 +251,9 @@ pub enum DataError {
     },
 }
 
-/// What is wrong with one row. Displayed without the place and without the way out.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum RowProblem {
-    /// More or fewer fields than the header.
-    #[error(
-        "{found} fields where the header has {expected}{}",
-        if *.lines > 1 { format!(", over {} lines", .lines) } else { String::new() }
-    )]
-    FieldCount {
-        /// Fields in the row.
-        found: usize,
-        /// Fields in the header.
-        expected: usize,
-        /// Lines that the row spans.
-        lines: u64,
-    },
-    /// Bytes that are not UTF-8.
-    #[error("byte {byte} of {within} is 0x{value:02X}, which is not UTF-8")]
-    InvalidUtf8 {
-        /// Position of the first wrong byte, from 1.
-        byte: usize,
-        /// That byte.
-        value: u8,
-        /// What the position counts in: a column, or the line.
-        within: String,
-    },
-    /// The text is empty or all white space.
-    #[error("the text ({}) is empty", names(.columns))]
-    EmptyText {
-        /// The text columns.
-        columns: Vec<String>,
-    },
-    /// The label is empty, all white space, or null.
-    #[error("the label (`{column}`) is empty")]
-    EmptyLabel {
-        /// The label column.
-        column: String,
-    },
-    /// A label that a fixed list of labels doesn't have.
-    #[error("the label `{label}` is none of {known}{}", meant(.similar))]
-    UnknownLabel {
-        /// The label.
-        label: String,
-        /// The known labels, for reading.
-        known: String,
-        /// The known label perhaps meant.
-        similar: Option<String>,
-    },
-    /// A label that no other row has: it can't be both learned and measured.
-    #[error("no other row has the label `{label}`{}", meant(.similar))]
-    RareLabel {
-        /// The label.
-        label: String,
-        /// A frequent label perhaps meant.
-        similar: Option<String>,
-    },
-    /// A line that is not JSON.
-    #[error("not valid JSON: {detail}")]
-    InvalidJson {
-        /// What the parser said, with the column.
-        detail: String,
-    },
-    /// A line of JSON that is not an object.
-    #[error("the line is {found}, not an object like {{\"text\": …, \"label\": …}}")]
-    NotAnObject {
-        /// What it is.
-        found: &'static str,
-    },
-    /// A JSON object without a wanted field.
-    #[error("no field `{field}` (fields: {existing}){}", meant(.similar))]
-    MissingField {
-        /// The field looked for.
-        field: String,
-        /// The fields that exist, for reading.
-        existing: String,
-        /// The field perhaps meant.
-        similar: Option<String>,
-    },
-    /// A JSON object that has a wanted field twice.
-    #[error("the field `{field}` occurs twice")]
-    DuplicateField {
-        /// The field.
-        field: String,
-    },
-    /// A JSON field of a type that can't be used.
-    #[error("`{field}` is {found}; it must be {wanted}")]
-    FieldType {
-        /// The field.
-        field: String,
-        /// The type it has.
-        found: &'static str,
-        /// The types it may have.
-        wanted: &'static str,
-    },
-}
-
 impl DataError {
     /// Whether the data or the wish is wrong (exit code 2), rather than the machine (1).
     pub fn is_wrong_input(&self) -> bool {
         !matches!(self, DataError::Io { .. })
     }
-}
-
-impl RowProblem {
-    /// What to do about it, as a sentence without its full stop.
-    pub fn way_out(&self) -> &'static str {
-        match self {
-            RowProblem::FieldCount { lines, .. } if *lines > 1 => {
-                "Is a quote left open? Fix the row, or leave bad rows out with --skip-bad-rows"
-            }
-            RowProblem::FieldCount { .. } => {
-                "Put quotes around a text that contains the delimiter, or leave bad rows out with \
-                 --skip-bad-rows"
-            }
-            RowProblem::InvalidUtf8 { .. } => {
-                "Save the file as UTF-8 (`iconv -f latin1 -t utf-8` if it is Latin-1), or leave \
-                 bad rows out with --skip-bad-rows"
-            }
-            RowProblem::UnknownLabel { .. } => {
-                "The labels are fixed when a model is trained. Fix the label, or leave such rows \
-                 out with --skip-bad-rows"
-            }
-            RowProblem::RareLabel { .. } => {
-                "Fix its spelling, add rows, or leave it out with --skip-bad-rows"
-            }
-            RowProblem::MissingField { .. } => {
-                "Choose fields with --text-column and --label-column, or leave bad rows out with \
-                 --skip-bad-rows"
-            }
-            _ => "Fix the row, or leave bad rows out with --skip-bad-rows",
-        }
-    }
-}
-
-/// A text cut to `max` characters, on one line, without control characters: foreign data must not
-/// move the cursor of the terminal that shows it.
-pub fn excerpt(text: &str, max: usize) -> String {
-    let clean: String = text
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ")
-        .chars()
-        .map(|c| if c.is_control() { '\u{FFFD}' } else { c })
-        .take(max + 1)
-        .collect();
-    if clean.chars().count() <= max {
-        return clean;
-    }
-    let cut: String = clean.chars().take(max.saturating_sub(1)).collect();
-    format!("{}…", cut.trim_end())
-}
-
-/// `` `a`, `b` … and 3 more ``
-pub(super) fn names(list: &[String]) -> String {
-    const SHOWN: usize = 20;
-    let shown: Vec<_> = list.iter().take(SHOWN).map(|n| format!("`{}`", excerpt(n, 40))).collect();
-    match list.len().saturating_sub(SHOWN) {
-        0 => shown.join(", "),
-        more => format!("{} … and {more} more", shown.join(", ")),
-    }
-}
-
-fn labels(list: &[String]) -> String {
-    format!("label{} {}", if list.len() == 1 { "" } else { "s" }, names(list))
-}
-
-fn meant(similar: &Option<String>) -> String {
-    similar.as_ref().map(|s| format!("; did you mean `{}`?", excerpt(s, 40))).unwrap_or_default()
-}
-
-/// The candidate that `wanted` is most likely a slip of: another case, or a few letters off.
-pub(super) fn closest<'a>(
-    wanted: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<String> {
-    let wanted = wanted.to_lowercase();
-    // A third of the letters may differ: `lable` finds `label`, and `x` finds nothing.
-    let allowed = wanted.chars().count() / 3;
-    candidates
-        .into_iter()
-        .map(|c| (strsim::osa_distance(&wanted, &c.to_lowercase()), c))
-        .filter(|(distance, _)| *distance <= allowed)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, c)| c.to_string())
 }

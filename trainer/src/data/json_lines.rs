@@ -10,7 +10,8 @@ use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
 use super::delimited::{MAX_ROW_BYTES, fill};
-use super::error::{RowProblem, closest, names};
+use super::problem::RowProblem;
+use super::words::{closest, names};
 
 /// One step of the reader. The bytes of a `Line` lie in the reader until the next step.
 #[derive(Debug, PartialEq, Eq)]
@@ -91,6 +92,48 @@ pub(super) fn wanted_fields(
         (Ok(values), None) => Ok(values),
         (Err(error), None) => Err(invalid(error)),
     }
+}
+
+/// The texts and the label of a line whose wanted fields are these, the label last.
+pub(super) fn text_and_label(
+    line: &[u8],
+    mut values: Vec<Option<Value>>,
+    text_columns: &[String],
+    label_column: Option<&str>,
+) -> Result<(Vec<String>, Option<String>), RowProblem> {
+    let label = match label_column {
+        None => None,
+        Some(field) => Some(match values.pop().flatten() {
+            None => return Err(missing_field(line, field)),
+            Some(Value::String(label)) => label,
+            Some(Value::Null) => String::new(),
+            Some(Value::Bool(label)) => label.to_string(),
+            Some(Value::Number(label)) if !label.is_f64() => label.to_string(),
+            Some(other) => {
+                return Err(RowProblem::FieldType {
+                    field: field.to_string(),
+                    found: type_name(&other),
+                    wanted: "a string, an integer or a boolean",
+                });
+            }
+        }),
+    };
+    let mut texts = Vec::with_capacity(text_columns.len());
+    for (field, value) in text_columns.iter().zip(values) {
+        texts.push(match value {
+            None => return Err(missing_field(line, field)),
+            Some(Value::String(text)) => text,
+            Some(Value::Null) => String::new(),
+            Some(other) => {
+                return Err(RowProblem::FieldType {
+                    field: field.clone(),
+                    found: type_name(&other),
+                    wanted: "a string",
+                });
+            }
+        });
+    }
+    Ok((texts, label))
 }
 
 /// The names of a line's fields: for messages only, it builds the whole object.

@@ -15,24 +15,33 @@
 mod dataset;
 mod delimited;
 mod error;
+mod header;
 mod json_lines;
 mod labels;
+mod problem;
 mod reader;
+mod side_counts;
+mod side_rule;
 mod source;
 mod split;
 mod split_file;
 mod table;
 mod text_hash;
+mod words;
 
 pub use dataset::{BadRow, DataOptions, Dataset, Example};
-pub use error::{DataError, Place, RowProblem, excerpt};
+pub use error::{DataError, Place};
 pub(crate) use labels::Labels;
+pub use problem::RowProblem;
 pub use reader::{ReadOptions, Row, RowReader};
+pub use side_counts::SideCounts;
+pub(crate) use side_rule::SideRule;
 pub use source::{Format, parse_delimiter};
-pub(crate) use split::SideRule;
-pub use split::{HeldOut, Side, SideCounts, Split, SplitOptions, SplitRow};
+pub use split::{HeldOut, Side, Split, SplitOptions, SplitRow};
 pub(crate) use table::{Align, table};
 pub use text_hash::{TextHash, normalize};
+pub use words::excerpt;
+pub(crate) use words::names;
 
 #[cfg(test)]
 mod tests;

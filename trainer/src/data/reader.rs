@@ -7,11 +7,11 @@ use std::collections::HashSet;
 use std::io::Read;
 use std::path::Path;
 
-use serde_json::Value;
-
 use super::delimited::{self, Delimited, MAX_ROW_BYTES};
-use super::error::{DataError, Place, RowProblem, closest};
+use super::error::{DataError, Place};
+use super::header::{find_column, missing_column, read_header};
 use super::json_lines::{self, JsonLines};
+use super::problem::RowProblem;
 use super::source::{Format, Source};
 
 /// Which columns make a row.
@@ -275,7 +275,9 @@ impl RowReader {
             let existing = json_lines::field_names(bytes);
             return Err(missing_column(&self.file, name, existing, "--text-column", None));
         }
-        let values = json_row(bytes, values, &self.text_columns, self.label_column.as_deref());
+        let label_column = self.label_column.as_deref();
+        let values = json_lines::text_and_label(bytes, values, &self.text_columns, label_column)
+            .map(|(texts, label)| (join(&texts), label));
         Ok(Some(Fields { line, values }))
     }
 }
@@ -293,114 +295,12 @@ impl Iterator for RowReader {
     }
 }
 
-fn read_header(file: &str, records: &mut Delimited<Source>) -> Result<Vec<String>, DataError> {
-    let step = records.next().map_err(|error| records.input.error(file, 0, error))?;
-    match step {
-        delimited::Step::End => Err(DataError::EmptyFile { file: file.to_string() }),
-        delimited::Step::UnclosedQuote { line, lines } => {
-            let place = Place { file: file.to_string(), row: 0, line };
-            Err(DataError::UnclosedQuote { place, lines })
-        }
-        delimited::Step::TooLong { line } => {
-            let place = Place { file: file.to_string(), row: 0, line };
-            Err(DataError::RowTooLong { place, limit_bytes: MAX_ROW_BYTES })
-        }
-        // Columns with a broken name may be there so long as nobody wants them.
-        delimited::Step::Record { .. } => Ok(records
-            .fields()
-            .map(|name| String::from_utf8_lossy(name).trim().to_string())
-            .collect()),
-    }
-}
-
-fn find_column(file: &str, header: &[String], name: &str, flag: &str) -> Result<usize, DataError> {
-    let mut found = header.iter().enumerate().filter(|(_, column)| *column == name);
-    match (found.next(), found.next()) {
-        (Some((index, _)), None) => Ok(index),
-        (Some((first, _)), Some((second, _))) => Err(DataError::DuplicateColumn {
-            file: file.to_string(),
-            name: name.to_string(),
-            first: first + 1,
-            second: second + 1,
-        }),
-        (None, _) => {
-            let only = (header.len() == 1).then(|| header[0].as_str());
-            Err(missing_column(file, name, header.to_vec(), flag, only))
-        }
-    }
-}
-
-/// `only` is the header where it is a single column: the delimiter may be another one.
-fn missing_column(
-    file: &str,
-    wanted: &str,
-    existing: Vec<String>,
-    flag: &str,
-    only: Option<&str>,
-) -> DataError {
-    let other =
-        only.and_then(|header| [';', '\t', '|', ','].into_iter().find(|c| header.contains(*c)));
-    let way_out = match (closest(wanted, existing.iter().map(String::as_str)), other) {
-        (Some(similar), _) => format!(" Did you mean {flag} {similar}?"),
-        (None, Some('\t')) => " Are they separated by tabs? Then give --delimiter tab".to_string(),
-        (None, Some(c)) => format!(" Are they separated by `{c}`? Then give --delimiter '{c}'"),
-        (None, None) => format!(" Choose one with {flag}; the first line must name the columns"),
-    };
-    DataError::MissingColumn {
-        file: file.to_string(),
-        wanted: wanted.to_string(),
-        existing,
-        way_out,
-    }
-}
-
 fn utf8<'a>(bytes: &'a [u8], column: &str) -> Result<&'a str, RowProblem> {
     std::str::from_utf8(bytes).map_err(|error| RowProblem::InvalidUtf8 {
         byte: error.valid_up_to() + 1,
         value: bytes[error.valid_up_to()],
         within: format!("column `{column}`"),
     })
-}
-
-fn json_row(
-    line: &[u8],
-    mut values: Vec<Option<Value>>,
-    text_columns: &[String],
-    label_column: Option<&str>,
-) -> Result<(String, Option<String>), RowProblem> {
-    let label = match label_column {
-        None => None,
-        Some(field) => Some(match values.pop().flatten() {
-            None => return Err(json_lines::missing_field(line, field)),
-            Some(Value::String(label)) => label,
-            Some(Value::Null) => String::new(),
-            Some(Value::Bool(label)) => label.to_string(),
-            Some(Value::Number(label)) if !label.is_f64() => label.to_string(),
-            Some(other) => {
-                return Err(RowProblem::FieldType {
-                    field: field.to_string(),
-                    found: json_lines::type_name(&other),
-                    wanted: "a string, an integer or a boolean",
-                });
-            }
-        }),
-    };
-    let mut texts = Vec::with_capacity(text_columns.len());
-    for (field, value) in text_columns.iter().zip(values) {
-        texts.push(match value {
-            None => return Err(json_lines::missing_field(line, field)),
-            Some(Value::String(text)) => text,
-            Some(Value::Null) => String::new(),
-            Some(other) => {
-                return Err(RowProblem::FieldType {
-                    field: field.clone(),
-                    found: json_lines::type_name(&other),
-                    wanted: "a string",
-                });
-            }
-        });
-    }
-    Ok((join(&texts), label))
 }
 
 fn join<S: AsRef<str>>(texts: &[S]) -> String {

@@ -82,7 +82,18 @@ impl Source {
     }
 
     /// The same from any reader; `file` is its name in messages.
-    pub fn new(file: &str, raw: Box<dyn Read + Send>, gzip: bool) -> Result<Source, DataError> {
+    pub fn new(file: &str, mut raw: Box<dyn Read + Send>, gzip: bool) -> Result<Source, DataError> {
+        if gzip {
+            let mut magic = Vec::new();
+            (&mut raw)
+                .take(2)
+                .read_to_end(&mut magic)
+                .map_err(|error| read_error(file, false, 0, error))?;
+            if magic != b"\x1F\x8B" {
+                return Err(DataError::NotGzip { file: file.to_string() });
+            }
+            raw = Box::new(Cursor::new(magic).chain(raw));
+        }
         let raw = Hashing { inner: raw, hasher: Sha256::new(), bytes: 0 };
         let mut bytes =
             if gzip { Bytes::Gzip(Box::new(MultiGzDecoder::new(raw))) } else { Bytes::Plain(raw) };
@@ -183,7 +194,9 @@ fn read_error(file: &str, gzip: bool, rows: u64, error: io::Error) -> DataError 
 /// Kinds of files that are often given by mistake, by their first bytes.
 fn foreign(first: &[u8]) -> Option<(&'static str, &'static str)> {
     let starts = |magic: &[u8]| first.starts_with(magic);
-    if starts(b"\xFF\xFE") || starts(b"\xFE\xFF") {
+    // Without a mark, UTF-16 shows in every other byte of a header being zero.
+    let utf16 = matches!(first, [0, a, 0, b] | [a, 0, b, 0] if *a != 0 && *b != 0);
+    if utf16 || starts(b"\xFF\xFE") || starts(b"\xFE\xFF") {
         Some(("UTF-16", "Save it as UTF-8 (`iconv -f utf-16 -t utf-8`)"))
     } else if starts(b"\x1F\x8B") {
         Some(("gzip data", "Give its name the ending .gz"))

@@ -1,6 +1,6 @@
 //! Which rows train, which validate, which test.
 //!
-//! Owns the rule and the check that every class is on every side. The side of a text depends on its
+//! Owns the rule. The side of a text depends on its
 //! [hash](TextHash) and `split_seed` alone: not on the order of rows, on other rows, or on the
 //! training seed. So duplicates never straddle the split, and a row keeps its side when data grows.
 //!
@@ -12,12 +12,14 @@
 use std::collections::HashSet;
 use std::fmt;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::dataset::Dataset;
-use super::error::{DataError, excerpt};
-use super::table::{Align, table};
+use super::error::DataError;
+use super::side_counts::SideCounts;
+use super::side_rule::SideRule;
 use super::text_hash::TextHash;
 
 /// A side of the split.
@@ -131,39 +133,16 @@ impl Split {
         options: &SplitOptions,
     ) -> Result<Split, DataError> {
         options.check()?;
-        let texts: Vec<TextHash> = data.rows.iter().map(|row| TextHash::of(&row.text)).collect();
-        let rule = SideRule::new(held_out, *options);
-        let sides = |rule: &SideRule| texts.iter().map(|text| rule.side_of(text)).collect();
+        let texts: Vec<TextHash> =
+            data.rows.par_iter().map(|row| TextHash::of(&row.text)).collect();
         let labels: Vec<u32> = data.rows.iter().map(|row| row.label).collect();
-        let all: Vec<Side> = sides(&rule);
-        let counts = SideCounts::new(&data.labels, labels.iter().copied().zip(all.iter().copied()));
-        if let Some((side, missing)) = counts.missing(&rule) {
-            let texts = |id: usize| {
-                let of_class =
-                    texts.iter().zip(&labels).filter(|(_, label)| **label as usize == id);
-                of_class.map(|(text, _)| *text).collect::<HashSet<_>>().len()
-            };
-            let fewest = missing.iter().map(|id| (texts(*id), *id)).min().unwrap_or_default();
-            let works = |split_seed: &u64| {
-                let rule = rule.with_seed(*split_seed);
-                let sides: Vec<Side> = sides(&rule);
-                let counts = SideCounts::new(&data.labels, labels.iter().copied().zip(sides));
-                counts.missing(&rule).is_none()
-            };
-            // A search in seconds, not minutes: with many rows, what is missing is very rare.
-            let tries = (2_000_000 / data.rows.len().max(1)).min(100) as u64;
-            let seed = (0..tries).find(works);
-            return Err(DataError::MissingClass {
-                side,
-                way_out: way_out(side, &rule, fewest.0, &data.labels[fewest.1], seed),
-                missing: missing.into_iter().map(|id| data.labels[id].clone()).collect(),
-            });
-        }
+        let rule = SideRule::new(held_out, *options);
+        let sides = rule.sides(&data.path, &data.labels, &texts, &labels)?;
         let rows = data
             .rows
             .iter()
             .zip(texts)
-            .zip(all)
+            .zip(sides)
             .map(|((example, text_hash), side)| SplitRow { row: example.row, text_hash, side })
             .collect();
         Ok(Split { rows })
@@ -188,156 +167,5 @@ impl Split {
             .flat_map(|(file, side)| file.into_iter().map(move |file| (file, side)))
             .flat_map(|(file, side)| file.rows.iter().map(move |row| (row.label, side)));
         SideCounts::new(&data.labels, own.chain(given))
-    }
-}
-
-/// The rule with the files that override it.
-pub(crate) struct SideRule {
-    options: SplitOptions,
-    valid_given: bool,
-    test_given: bool,
-    held_out: HashSet<TextHash>,
-}
-
-impl SideRule {
-    fn new(held_out: HeldOut<'_>, options: SplitOptions) -> SideRule {
-        let files = held_out.valid.into_iter().chain(held_out.test);
-        let texts = files.flat_map(|file| &file.rows).map(|row| TextHash::of(&row.text)).collect();
-        SideRule::of_texts(options, held_out.valid.is_some(), held_out.test.is_some(), texts)
-    }
-
-    /// `held_out` are the texts of the files that are given.
-    pub fn of_texts(
-        options: SplitOptions,
-        valid_given: bool,
-        test_given: bool,
-        held_out: HashSet<TextHash>,
-    ) -> SideRule {
-        SideRule { options, valid_given, test_given, held_out }
-    }
-
-    pub fn side_of(&self, text: &TextHash) -> Side {
-        if self.held_out.contains(text) {
-            return Side::LeftOut;
-        }
-        match self.options.side_of(text) {
-            Side::Valid if self.valid_given => Side::Train,
-            Side::Test if self.test_given => Side::Train,
-            side => side,
-        }
-    }
-
-    fn with_seed(&self, split_seed: u64) -> SideRule {
-        let options = SplitOptions { split_seed, ..self.options };
-        SideRule::of_texts(options, self.valid_given, self.test_given, self.held_out.clone())
-    }
-
-    /// Whether the rule puts rows of the data on a side.
-    fn fills(&self, side: Side) -> bool {
-        match side {
-            Side::Train => true,
-            Side::Valid => !self.valid_given && self.options.valid_fraction > 0.0,
-            Side::Test => !self.test_given && self.options.test_fraction > 0.0,
-            Side::LeftOut => false,
-        }
-    }
-}
-
-/// Rows per class and side. Its `Display` is a table, its JSON the same by side.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct SideCounts {
-    /// The labels, by class id; so are the counts.
-    pub labels: Vec<String>,
-    /// Rows that train.
-    pub train: Vec<usize>,
-    /// Rows that validate.
-    pub valid: Vec<usize>,
-    /// Rows that test.
-    pub test: Vec<usize>,
-    /// Rows on no side, because their text is in a file given for one.
-    pub left_out: usize,
-}
-
-impl SideCounts {
-    pub(crate) fn new(labels: &[String], rows: impl Iterator<Item = (u32, Side)>) -> SideCounts {
-        let none = vec![0; labels.len()];
-        let mut counts = SideCounts {
-            labels: labels.to_vec(),
-            train: none.clone(),
-            valid: none.clone(),
-            test: none,
-            left_out: 0,
-        };
-        for (label, side) in rows {
-            let label = label as usize;
-            match side {
-                Side::Train => counts.train[label] += 1,
-                Side::Valid => counts.valid[label] += 1,
-                Side::Test => counts.test[label] += 1,
-                Side::LeftOut => counts.left_out += 1,
-            }
-        }
-        counts
-    }
-
-    /// The first side that lacks classes, and which.
-    pub(crate) fn missing(&self, rule: &SideRule) -> Option<(Side, Vec<usize>)> {
-        [(Side::Train, &self.train), (Side::Valid, &self.valid), (Side::Test, &self.test)]
-            .into_iter()
-            .filter(|(side, _)| rule.fills(*side))
-            .map(|(side, counts)| (side, (0..counts.len()).filter(|id| counts[*id] == 0).collect()))
-            .find(|(_, missing): &(Side, Vec<usize>)| !missing.is_empty())
-    }
-}
-
-impl fmt::Display for SideCounts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let line = |name: &str, [train, valid, test]: [usize; 3]| {
-            let all = train + valid + test;
-            let cells = [train, valid, test, all].map(|count| count.to_string());
-            [excerpt(name, 40)].into_iter().chain(cells).collect()
-        };
-        let mut rows = vec![["label", "train", "valid", "test", "all"].map(String::from).to_vec()];
-        let counts = self.train.iter().zip(&self.valid).zip(&self.test);
-        for (name, ((train, valid), test)) in self.labels.iter().zip(counts) {
-            rows.push(line(name, [*train, *valid, *test]));
-        }
-        rows.push(line(
-            "all",
-            [&self.train, &self.valid, &self.test].map(|side| side.iter().sum()),
-        ));
-        let mut columns = [Align::Right; 5];
-        columns[0] = Align::Left;
-        f.write_str(&table(&columns, &rows))?;
-        if self.left_out > 0 {
-            let rows = if self.left_out == 1 { "row" } else { "rows" };
-            writeln!(f, "left out: {} {rows} also in the --valid or --test file", self.left_out)?;
-        }
-        Ok(())
-    }
-}
-
-/// `texts` is how many different texts the scarcest missing class has.
-fn way_out(side: Side, rule: &SideRule, texts: usize, label: &str, seed: Option<u64>) -> String {
-    let label = excerpt(label, 40);
-    let sides = [Side::Train, Side::Valid, Side::Test].into_iter().filter(|s| rule.fills(*s));
-    let sides = sides.count();
-    if texts < sides {
-        return format!(
-            "`{label}` has {texts} different text{} for {sides} sides. Add rows, remove the class, \
-             or give --valid FILE or --test FILE",
-            if texts == 1 { "" } else { "s" }
-        );
-    }
-    let seed = match seed {
-        Some(seed) => format!("split_seed={seed} puts every class on every side"),
-        None => "Try another split_seed".to_string(),
-    };
-    match side {
-        Side::Valid => format!("{seed}; or raise valid_fraction, or give --valid FILE"),
-        Side::Test => format!("{seed}; or raise test_fraction, or give --test FILE"),
-        Side::Train | Side::LeftOut => {
-            format!("{seed}; or lower valid_fraction or test_fraction, or add rows of the class")
-        }
     }
 }
