@@ -37,8 +37,26 @@ fn bad_data_is_named_and_nothing_is_written() {
             format!("{head}\"never closed,yes\n{good}").into(),
             &["row 6", "quote", "never closed"],
         ),
-        ("empty.csv", Vec::new(), &["empty"]),
-        ("header.csv", "text,label\n".into(), &["no rows"]),
+        ("empty.csv", Vec::new(), &["empty", "header line"]),
+        ("header.csv", "text,label\n".into(), &["no rows", "Add rows"]),
+        ("no-text.jsonl", "{\"body\": \"a\"}\n".into(), &["`text`", "body", "--text-column"]),
+        (
+            "type.jsonl",
+            "{\"text\": \"a\", \"label\": 1}\n{\"text\": 2, \"label\": 1}\n".into(),
+            &["row 2", "`text` is a number", "--skip-bad-rows"],
+        ),
+        (
+            "twice.csv",
+            good.replace("text,label", "text,text").into(),
+            &["`text` twice", "columns 1 and 2", "Rename"],
+        ),
+        ("plain.csv.gz", good.clone().into(), &["not gzip", ".gz off"]),
+        (
+            "rare.csv",
+            format!("{good}one,maybe\nONE,maybe\n").into(),
+            &["`maybe`", "1 different text for 3 sides", "--test FILE"],
+        ),
+        ("sheet.xlsx", "PK\u{3}\u{4}".into(), &["spreadsheet", "save the sheet as CSV"]),
     ];
     for (name, content, words) in cases {
         let project = Project::new(4);
@@ -51,6 +69,37 @@ fn bad_data_is_named_and_nothing_is_written() {
         let left: Vec<_> = std::fs::read_dir(project.folder.path()).unwrap().collect();
         assert_eq!(left.len(), 2, "{name}: {left:?}");
     }
+}
+
+/// A model's labels are fixed; whatever else is wrong with data is said in the same words.
+#[test]
+fn bad_data_beside_a_model_is_named() {
+    let tiny = fixture("tiny");
+    let tiny = tiny.to_str().unwrap();
+    let cases: [(&str, &[u8], &[&str]); 6] = [
+        ("label.csv", b"text,label\na,good\nb,godo\n", &["row 2", "`godo`", "did you mean `good`"]),
+        ("text.csv", b"text,label\na,good\n,bad\n", &["row 2", "empty", "--skip-bad-rows"]),
+        ("fields.csv", b"text,label\na,good\nb,c,bad\n", &["row 2", "3 fields"]),
+        ("latin.csv", b"text,label\na,good\ncaf\xe9,bad\n", &["row 2", "0xE9", "iconv"]),
+        ("quote.csv", b"text,label\n\"a,good\nb,bad\n", &["row 1", "never closed"]),
+        ("empty.csv", b"", &["empty"]),
+    ];
+    for (name, content, words) in cases {
+        let project = Project::new(4);
+        project.write(name, content);
+        let said = project.run(&["evaluate", tiny, "--data", name, "--json", "figures.json"]);
+        let said = said.fails(2, words).fails(2, &[name]);
+        assert!(said.out.is_empty() && !project.path("figures.json").exists(), "{said:#?}");
+    }
+}
+
+#[test]
+fn bad_rows_of_a_given_file_are_named() {
+    let project = Project::new(80);
+    project.write("test.csv", "text,label\nfine,yes\nodd,yess\n");
+    let said = project.train("run", &["--test", "test.csv"]);
+    said.fails(2, &["test.csv, row 2 (line 3)", "`yess`", "`yes`"]);
+    assert!(!project.path("run").exists());
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::words::{closest, names};
 
 /// Labels are compared with the spelling of no more than so many others, and no more often: where
 /// there are millions, they are no slips of each other.
-const COMPARED: usize = 1000;
+const COMPARED: usize = 200;
 
 /// The labels seen so far. Ids count up from 0 in the order seen, or are those of a fixed list.
 pub(crate) struct Labels {

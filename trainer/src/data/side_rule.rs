@@ -133,7 +133,14 @@ fn way_out(
     let seed = match seed {
         Ok(seed) => format!("split_seed={seed} puts every class on every side"),
         Err(1) => "Try another split_seed".to_string(),
-        Err(tries) => format!("No split_seed from 0 to {} does", tries - 1),
+        // The side at fault may be another than the first found without the class.
+        Err(tries) => {
+            return format!(
+                "No split_seed from 0 to {} puts every class on every side. Raise valid_fraction \
+                 or test_fraction, give --valid FILE or --test FILE, or add rows of the class",
+                tries - 1
+            );
+        }
     };
     match side {
         Side::Valid => format!("{seed}; or raise valid_fraction, or give --valid FILE"),

@@ -20,7 +20,7 @@ impl fmt::Display for Findings {
         self.write_texts(f)?;
         write_bad_rows(f, &self.bad_rows)?;
         if !self.split.labels.is_empty() {
-            writeln!(f, "\nThe split into sides, in rows\n{}", self.split)?;
+            write!(f, "\nThe split into sides, in rows\n{}", self.split)?;
         }
         for (flag, file) in [("--valid", &self.valid_file), ("--test", &self.test_file)] {
             if let Some(file) = file {
@@ -35,7 +35,7 @@ impl fmt::Display for Findings {
         write_list(f, "Worth a look", &self.hints)?;
         write_list(f, "Training would stop at", &self.training_refuses)?;
         if self.training_refuses.is_empty() {
-            writeln!(f, "Training would start.")?;
+            writeln!(f, "\nTraining would start.")?;
         }
         Ok(())
     }
@@ -138,7 +138,7 @@ fn write_bad_rows(f: &mut fmt::Formatter<'_>, bad: &BadRows) -> fmt::Result {
 
 fn write_held_out(f: &mut fmt::Formatter<'_>, flag: &str, file: &HeldOutFile) -> fmt::Result {
     let rows = counted(file.rows, "row");
-    writeln!(f, "{}, the {flag} file: {rows}, {} good.", file.file, file.good_rows)?;
+    writeln!(f, "\n{}, the {flag} file: {rows}, {} good.", file.file, file.good_rows)?;
     match file.also_in_data {
         0 => writeln!(f, "  None of its texts is in the data.")?,
         1 => writeln!(f, "  1 of its texts is in the data too, and is left out there.")?,

@@ -1,6 +1,7 @@
 //! Reading, checking and splitting, on files that are as people make them.
 
 mod reading;
+mod showing;
 mod splitting;
 
 use std::path::PathBuf;
@@ -23,6 +24,10 @@ fn file(name: &str, content: impl AsRef<[u8]>) -> File {
 impl File {
     fn load(&self, options: &DataOptions) -> Result<Dataset, DataError> {
         Dataset::load(&self.path, options)
+    }
+
+    fn rows_or_error(&self) -> Result<Vec<Result<Row, DataError>>, DataError> {
+        Ok(RowReader::labelled(&self.path, &ReadOptions::default())?.collect())
     }
 
     fn rows(&self, read: &ReadOptions) -> Vec<Result<(String, String), DataError>> {

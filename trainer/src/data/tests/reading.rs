@@ -200,3 +200,170 @@ fn random_tables_come_back() {
         assert_eq!(read, rows, "round {round}");
     }
 }
+
+/// Gives one byte at a time, as the slowest pipe does: nothing may depend on where reads end.
+struct Drip(std::io::Cursor<Vec<u8>>);
+
+impl std::io::Read for Drip {
+    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
+        let most = buf.len().min(1);
+        self.0.read(&mut buf[..most])
+    }
+}
+
+#[test]
+fn rows_and_lines_do_not_depend_on_where_reads_end() {
+    let long = "many words ".repeat(900);
+    let wide: String = (0..200).map(|i| format!(",column {i}")).collect();
+    let empty = ",".repeat(200);
+    let csv = format!(
+        "\u{feff}text{wide}\r\n\"two\r\nlines\"{empty}\r\n\r\n\r\n{long}{empty}\r\n\"say \"\"so\"\"\"{empty}"
+    );
+    let read = |reader: Box<dyn std::io::Read + Send>| -> Vec<Row> {
+        let format = Format::Delimited { delimiter: b',' };
+        RowReader::unlabelled_from("stdin", reader, format, &ReadOptions::default())
+            .unwrap()
+            .map(|row| row.unwrap())
+            .collect()
+    };
+    let rows = read(Box::new(std::io::Cursor::new(csv.clone().into_bytes())));
+    let texts: Vec<_> = rows.iter().map(|row| (row.row, row.line, row.text.as_str())).collect();
+    let expected = [(1, 2, "two\r\nlines"), (2, 6, long.as_str()), (3, 7, "say \"so\"")];
+    assert_eq!(texts, expected);
+    assert_eq!(read(Box::new(Drip(std::io::Cursor::new(csv.into_bytes())))), rows);
+}
+
+#[test]
+fn the_ending_tells_the_format_and_a_delimiter_overrides_it() {
+    let delimited = |delimiter| Some((Format::Delimited { delimiter }, false));
+    for (name, given, expected) in [
+        ("a.csv", None, delimited(b',')),
+        ("a.CSV", None, delimited(b',')),
+        ("a.tsv", None, delimited(b'\t')),
+        ("a.csv", Some(b';'), delimited(b';')),
+        ("a.txt", Some(b'|'), delimited(b'|')),
+        ("a.b.jsonl", Some(b';'), Some((Format::JsonLines, false))),
+        ("a.ndjson.gz", None, Some((Format::JsonLines, true))),
+        ("a.csv.GZ", None, Some((Format::Delimited { delimiter: b',' }, true))),
+        ("a.txt", None, None),
+        ("csv", None, None),
+        ("a.gz", None, None),
+    ] {
+        let format = Format::of(std::path::Path::new(name), given).ok();
+        assert_eq!(format, expected, "{name} {given:?}");
+    }
+}
+
+#[test]
+fn a_wrong_delimiter_and_a_wrong_name_are_guessed() {
+    for (content, part) in [
+        ("text;label\na;x\n", "--delimiter ';'"),
+        ("text\tlabel\na\tx\n", "--delimiter tab"),
+        ("Text,label\na,x\n", "Did you mean --text-column Text?"),
+        ("text,lable\na,x\n", "Did you mean --label-column lable?"),
+        ("I liked it,x\nI did not,y\n", "the first line must name the columns"),
+    ] {
+        let message = file("a.csv", content).load(&skipping()).unwrap_err().to_string();
+        assert!(message.contains(part) && message.contains("a.csv"), "{part}: {message}");
+    }
+    let error = Dataset::load(
+        &file("a.csv", "text,label\n").path,
+        &DataOptions { read: columns(&["text", "label"], "label"), ..skipping() },
+    );
+    assert!(error.unwrap_err().to_string().contains("chosen twice"));
+}
+
+#[test]
+fn other_kinds_of_files_are_told_by_their_bytes() {
+    let utf16: Vec<u8> = "text,label\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("mark.csv", [&b"\xFF\xFE"[..], &utf16].concat(), "UTF-16"),
+        ("no-mark.csv", utf16, "UTF-16"),
+        ("sheet.csv", b"PK\x03\x04rest".to_vec(), "spreadsheet"),
+        ("table.csv", b"PAR1rest".to_vec(), "Parquet"),
+        ("packed.csv", gz(b"text,label\na,x\n"), "the ending .gz"),
+        ("plain.csv.gz", b"text,label\na,x\n".to_vec(), "take the .gz off"),
+        ("garbage.csv.gz", b"\x1F\x8Bgarbage".to_vec(), "gzip -t"),
+        ("array.json", b"[{\"text\": \"a\", \"label\": \"x\"}]".to_vec(), "jq -c '.[]'"),
+        ("pretty.json", b"{\n  \"text\": \"a\",\n  \"label\": \"x\"\n}\n".to_vec(), "jq -c ."),
+        ("mark-only.csv", b"\xEF\xBB\xBF".to_vec(), "empty"),
+        ("nothing.jsonl.gz", gz(b"\n\n"), "empty"),
+        ("head.csv", b"\"text,label\na,x\n".to_vec(), "the header (line 1)"),
+    ];
+    for (name, content, part) in cases {
+        let error = file(name, content).load(&DataOptions::default()).unwrap_err();
+        let message = error.to_string();
+        assert!(error.is_wrong_input() && message.contains(name), "{name}: {message}");
+        assert!(message.contains(part), "{name}: {message}");
+    }
+}
+
+/// A cut .gz gives what it holds, then says so: never a short file without a word.
+#[test]
+fn a_cut_gz_file_is_not_a_short_one() {
+    let lines: String = (0..5000).map(|i| format!("text {i} {},x\n", i * i % 977)).collect();
+    let whole = gz(format!("text,label\n{lines}").as_bytes());
+    for cut in [whole.len() - 1, whole.len() - 8, whole.len() / 2, 30] {
+        let rows = file("a.csv.gz", &whole[..cut]).rows_or_error();
+        let error = match rows {
+            Ok(rows) => rows.into_iter().find_map(Result::err).expect("an error"),
+            Err(error) => error,
+        };
+        assert!(matches!(error, DataError::CorruptGzip { .. }), "{cut}: {error}");
+    }
+}
+
+#[test]
+fn all_bad_rows_are_listed_in_order() {
+    let content = "text,label\na,x\n,x\nb,y\nc,once\nd\ne,x\nf,y\n\"g\",\n";
+    let data = file("a.csv", content).load(&skipping()).unwrap();
+    let bad: Vec<(u64, u64, &str)> =
+        data.bad_rows.iter().map(|bad| (bad.row, bad.line, bad.reason.as_str())).collect();
+    assert_eq!(
+        bad,
+        [
+            (2, 3, "the text (`text`) is empty"),
+            (4, 5, "no other row has the label `once`"),
+            (5, 6, "1 fields where the header has 2"),
+            (8, 9, "the label (`label`) is empty"),
+        ]
+    );
+    let kept: Vec<u64> = data.rows.iter().map(|row| row.row).collect();
+    assert_eq!((kept, data.class_counts()), (vec![1, 3, 6, 7], vec![2, 2]));
+    let none = file("a.csv", "text,label\n,x\n,y\n").load(&skipping()).unwrap_err().to_string();
+    assert!(none.contains("all 2 rows are bad") && none.contains("row 1"), "{none}");
+    // Left out, they may leave one class alone.
+    let one = file("a.csv", "text,label\na,x\nb,x\nc,y\n").load(&skipping()).unwrap_err();
+    assert!(matches!(one, DataError::OneClass { .. }), "{one}");
+}
+
+/// The hash is that of the file as it lies there, whatever was read of it.
+#[test]
+fn the_hash_is_that_of_the_files_bytes() {
+    for (name, content) in [
+        ("a.csv", b"\xEF\xBB\xBFtext,label\na,x\nb,x\nc,y\nd,y\n".to_vec()),
+        ("a.csv.gz", gz(b"text,label\na,x\nb,x\nc,y\nd,y\n\n\n")),
+    ] {
+        use sha2::Digest;
+        let digest = sha2::Sha256::digest(&content);
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(file(name, content).load(&DataOptions::default()).unwrap().sha256, hex);
+    }
+}
+
+/// A column of ids in the place of labels must be an answer in seconds, not a comparison of each
+/// with each.
+#[test]
+fn a_hundred_thousand_strange_labels_take_no_time() {
+    let labels: Vec<String> = (0..200).map(|i| format!("a rather long label {i}")).collect();
+    let known = labels.iter().map(|label| format!("text,{label}\ntext,{label}\n"));
+    let strange = (0..100_000).map(|i| format!("text,another long label {i}\n"));
+    let lines: String = known.chain(strange).collect();
+    let path = file("a.csv", format!("text,label\n{lines}"));
+    let started = std::time::Instant::now();
+    assert_eq!(path.load(&skipping()).unwrap().bad_rows.len(), 100_000);
+    let fixed = DataOptions { labels: Some(labels[..150].to_vec()), ..skipping() };
+    assert_eq!(path.load(&fixed).unwrap().bad_rows.len(), 100_100);
+    // Each with each took minutes.
+    assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
+}

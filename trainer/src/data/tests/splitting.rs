@@ -156,3 +156,82 @@ fn a_recorded_split_knows_its_data() {
         assert!(error.to_string().contains(named), "{named}: {error}");
     }
 }
+
+/// What no `split_seed` can mend is not blamed on it.
+#[test]
+fn the_way_out_of_a_missing_class_is_one() {
+    let data = |few: &str| {
+        let many: String = (0..200).map(|i| format!("text {i},a\n")).collect();
+        file("a.csv", format!("text,label\n{many}{few}")).load(&DataOptions::default()).unwrap()
+    };
+    let message = |few: &str| {
+        let data = data(few);
+        let error = Split::new(&data, HeldOut::default(), &SplitOptions::default()).unwrap_err();
+        assert!(error.is_wrong_input());
+        error.to_string()
+    };
+    // Two rows, but one text.
+    let same = message("few,b\nFEW,b\n");
+    for part in ["a.csv", "`b`", "has 1 different text for 3 sides", "--valid FILE"] {
+        assert!(same.contains(part), "{part}: {same}");
+    }
+    let two = message("few,b\nfewer,b\n");
+    assert!(two.contains("has 2 different texts for 3 sides"), "{two}");
+
+    // Enough texts, but next to no room on the test side.
+    let data = data("one,b\ntwo,b\nthree,b\nfour,b\n");
+    let options = SplitOptions { test_fraction: 1e-6, ..SplitOptions::default() };
+    let error = Split::new(&data, HeldOut::default(), &options).unwrap_err().to_string();
+    assert!(error.contains("No split_seed from 0 to 99 puts"), "{error}");
+    assert!(error.contains("Raise valid_fraction or test_fraction"), "{error}");
+
+    // A side of no size needs no class.
+    let options = SplitOptions { valid_fraction: 0.0, test_fraction: 0.0, split_seed: 0 };
+    let split = Split::new(&data, HeldOut::default(), &options).unwrap();
+    assert_eq!(split.indices(Side::Train).len(), data.rows.len());
+}
+
+/// Texts that a given file takes away can't be put on a side, however many there are.
+#[test]
+fn a_class_that_is_all_in_a_given_file_is_missed() {
+    let data = dataset(300, 3);
+    let lines: String =
+        data.rows.iter().filter(|row| row.label == 2).map(|r| format!("{},l2\n", r.text)).collect();
+    let options = DataOptions { labels: Some(data.labels.clone()), ..DataOptions::default() };
+    let test = file("test.csv", format!("text,label\n{lines}")).load(&options).unwrap();
+    let held_out = HeldOut { valid: None, test: Some(&test) };
+    let error = Split::new(&data, held_out, &SplitOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("`l2` has 0 different texts for 2 sides"), "{error}");
+}
+
+#[test]
+fn given_files_take_both_sides() {
+    let data = dataset(1000, 2);
+    let options = DataOptions { labels: Some(data.labels.clone()), ..DataOptions::default() };
+    let given =
+        |name, line: &str| file(name, format!("text,label\n{line}\n")).load(&options).unwrap();
+    let (valid, test) = (given("v.csv", "text number 7,l0"), given("t.csv", "else,l1"));
+    let held_out = HeldOut { valid: Some(&valid), test: Some(&test) };
+    let split = Split::new(&data, held_out, &SplitOptions::default()).unwrap();
+    assert_eq!(split.indices(Side::Train).len(), 999);
+    assert_eq!(split.texts(Side::LeftOut), [TextHash::of("text number 7")].into());
+    let counts = split.counts(&data, held_out);
+    assert_eq!((counts.valid, counts.test), (vec![1, 0], vec![0, 1]));
+    // Its recorded form keeps the rows left out.
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("split.csv");
+    split.write(&path).unwrap();
+    assert!(std::fs::read_to_string(&path).unwrap().contains(",left_out\n"));
+    assert_eq!(Split::read(&path).unwrap(), split);
+}
+
+/// The same rows, whether bad ones are left out of the whole data or read beside a model.
+#[test]
+fn a_recorded_split_goes_with_rows_left_out() {
+    let mut lines: String = (0..100).map(|i| format!("text {i},l{}\n", i % 2)).collect();
+    lines.insert_str(0, ",l1\nalone,single\n");
+    let path = file("a.csv", format!("text,label\n{lines}"));
+    let data = path.load(&skipping()).unwrap();
+    let beside = DataOptions { labels: Some(data.labels.clone()), ..skipping() };
+    split(&data).verify(&path.load(&beside).unwrap()).unwrap();
+}
