@@ -42,8 +42,11 @@ pub struct Parity {
     pub batches: Vec<Texts>,
     pub logits: Vec<Vec<f32>>,
     pub loss: f64,
+    pub weight_decay: f64,
     pub rates: Vec<f64>,
     pub losses: Vec<f64>,
+    /// Of parameters, by the checkpoint's names, after the steps of `rates`.
+    pub norms: BTreeMap<String, f64>,
 }
 
 pub fn parity() -> Parity {
