@@ -1,7 +1,7 @@
 //! Fused tensor operations for training and running BERT, with gradients.
 //!
 //! This crate knows tensors and packed sequences, not BERT, files or text. Every operation has a
-//! plain twin in [`reference`], made of ordinary candle operations: the oracle in tests, and the
+//! plain twin in [`mod@reference`], made of ordinary candle operations: the oracle in tests, and the
 //! implementation on devices for which there is no fused one.
 
 pub mod adamw;

@@ -109,7 +109,7 @@ pub struct InspectArgs {
     #[arg(value_name = "DATA")]
     pub data: PathBuf,
 
-    /// Count tokens as this base would: a folder or hf:org/name[@revision]
+    /// Count tokens as this base would: a folder, hf:org/name or hf:org/name@revision
     #[arg(long, value_name = "BASE")]
     pub base: Option<String>,
 
@@ -150,7 +150,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DATA")]
     pub data: PathBuf,
 
-    /// What to start from: a folder, or hf:org/name[@revision]
+    /// What to start from: a folder, hf:org/name or hf:org/name@revision
     #[arg(long, value_name = "BASE")]
     pub base: String,
 

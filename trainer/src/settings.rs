@@ -4,7 +4,7 @@
 //! given, `key=value` arguments. Every value is checked where it is given, so that an error can name
 //! the file or the argument. Must not know how settings are used.
 //!
-//! A new setting is a field of [`Settings`], a row of [`KEYS`] and a line of `conf/default.toml`; a
+//! A new setting is a field of [`Settings`], a row of `KEYS` and a line of `conf/default.toml`; a
 //! test holds the three together.
 
 use std::path::{Path, PathBuf};
