@@ -1,4 +1,4 @@
-//! `predict`, `evaluate`, `export` and `inspect` as a user runs them.
+//! `predict`, `evaluate` and `export` as a user runs them.
 
 mod support;
 
@@ -149,40 +149,4 @@ fn export_replaces_bundles_alone_and_refuses_what_a_page_cannot_tokenize() {
     project.write("bpe/tokenizer.json", other);
     project.run(&["export", "bpe", "--out", "other"]).fails(2, &["Lowercase", "BertNormalizer"]);
     assert!(!project.path("other").exists());
-}
-
-#[test]
-fn inspect_tells_what_is_in_a_file() {
-    let project = Project::new(60);
-    let odd = ",yes\na,b,c\nSame  Text,yes\nsame text,no\nalone,yse\n";
-    project.write("odd.csv", reviews(60) + odd);
-    let said = project.run(&["inspect", "odd.csv", "--base", &tiny(), "--json", "-"]).ok();
-    let found: Value = serde_json::from_str(&said.out).unwrap();
-    for (pointer, expected) in [
-        ("/rows", Value::from(65)),
-        ("/good_rows", 63.into()),
-        ("/labels/0/label", "no".into()),
-        ("/labels/0/rows", 31.into()),
-        ("/distinct_texts", 62.into()),
-        ("/duplicate_rows", 1.into()),
-        ("/conflicting_texts", 1.into()),
-        ("/conflicts/0/rows/1", 64.into()),
-        ("/bad_rows/0/kind", "empty_text".into()),
-        ("/bad_rows/1/kind", "field_count".into()),
-        ("/most_repeated/rows", 2.into()),
-        ("/max_tokens", 64.into()),
-    ] {
-        assert_eq!(found.pointer(pointer), Some(&expected), "{pointer}: {found:#}");
-    }
-    assert!(found["tokens"]["longest"].as_u64().unwrap() > 5);
-    assert_eq!(found["training_refuses"].as_array().unwrap().len(), 2, "{found:#}");
-    let said = project.run(&["inspect", "odd.csv"]).ok();
-    for words in
-        ["label", "yes", "without a text", "row 61", "different labels", "training would stop"]
-    {
-        assert!(said.out.contains(words), "{words}: {}", said.out);
-    }
-    let said = project.run(&["inspect", "data.csv"]).ok();
-    assert!(said.out.contains("training would start"), "{}", said.out);
-    project.run(&["inspect", "none.csv"]).fails(2, &["none.csv"]);
 }
