@@ -3,7 +3,7 @@
 //   node screenshots.js [FOLDER]
 
 import path from 'node:path';
-import { answerTo, launch, openReady, serve, SITE, watchedPage } from './support.js';
+import { answerTo, here, launch, openReady, serve, SITE, watchedPage } from './support.js';
 
 const TEXT = 'It starts slowly and one of the subplots goes nowhere, but the two leads are wonderful together, the dialogue is sharp, and the last half hour is as moving as anything I have seen this year. I walked home smiling.';
 const DESKTOP = { viewport: { width: 1200, height: 720 }, deviceScaleFactor: 2 };
@@ -33,7 +33,7 @@ async function answered(page) {
 }
 
 try {
-  await shoot(path.resolve(import.meta.dirname, '../../docs/screenshot.png'), DESKTOP, answered);
+  await shoot(path.resolve(here, '../../docs/screenshot.png'), DESKTOP, answered);
   if (folder) {
     await shoot(path.join(folder, 'dark.png'), { ...DESKTOP, colorScheme: 'dark' }, answered);
     await shoot(path.join(folder, 'phone.png'), PHONE, answered);

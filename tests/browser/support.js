@@ -12,12 +12,15 @@ import fs from 'node:fs';
 import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { chromium } from 'playwright-core';
 
-const root = path.resolve(import.meta.dirname, '../..');
+// Node 18, which Debian 12 has, knows no import.meta.dirname.
+export const here = path.dirname(fileURLToPath(import.meta.url));
+const root = path.resolve(here, '../..');
 export const BIN = path.resolve(process.env.PAGEBERT_BIN ?? path.join(root, 'target/release/pagebert'));
 export const SITE = path.resolve(process.env.PAGEBERT_SITE ?? path.join(root, 'target/demo/site'));
-const ROWS = path.resolve(process.env.PAGEBERT_ROWS ?? path.join(import.meta.dirname, 'texts.jsonl'));
+const ROWS = path.resolve(process.env.PAGEBERT_ROWS ?? path.join(here, 'texts.jsonl'));
 
 for (const [what, file] of [['PAGEBERT_BIN', BIN], ['PAGEBERT_SITE', path.join(SITE, 'model/manifest.json')], ['PAGEBERT_ROWS', ROWS]]) {
   if (!fs.existsSync(file)) throw new Error(`${file} does not exist: set ${what}, or run scripts/test, which makes everything`);
@@ -39,7 +42,7 @@ export function copyOfSite(change) {
   const copy = path.join(scratch, `site-${++copies}`);
   for (const entry of fs.readdirSync(SITE, { recursive: true, withFileTypes: true })) {
     if (!entry.isFile()) continue;
-    const from = path.join(entry.parentPath, entry.name);
+    const from = path.join(entry.parentPath ?? entry.path, entry.name);
     const to = path.join(copy, path.relative(SITE, from));
     fs.mkdirSync(path.dirname(to), { recursive: true });
     try {
