@@ -111,14 +111,34 @@ pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Makes sure that a file can be written, before the work of hours that is to fill it. Nothing is
+/// left behind: work that is interrupted should not leave an empty file either.
+pub fn check_writable(path: &Path) -> Result<()> {
+    temporary_beside(path).map(drop)
+}
+
 /// A temporary file beside a path that it is to take; removed unless it does.
 pub fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
+    let shown = path.display();
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        let message = format!("{shown} can't be written: there is no folder {}", folder.display());
+        return Err(UsageError(message).into());
+    }
+    if path.is_dir() {
+        return Err(UsageError(format!("{shown} is a folder. Give the name of a file")).into());
+    }
+    // To take the name of /dev/null or of a pipe would be the end of it.
+    if path.exists() && !path.is_file() {
+        let message = format!("{shown} is no ordinary file. Give another name; - is stdout");
+        return Err(UsageError(message).into());
+    }
     tempfile::Builder::new()
         .prefix(".pagebert-")
         .permissions(public_file())
-        .tempfile_in(folder.unwrap_or(Path::new(".")))
-        .with_context(|| format!("{} can't be written", path.display()))
+        .tempfile_in(folder)
+        .with_context(|| format!("{shown} can't be written"))
 }
 
 /// The permissions of an ordinary file (the process's umask still applies); temporary files are

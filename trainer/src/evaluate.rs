@@ -6,13 +6,13 @@ use std::collections::HashSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 use crate::UsageError;
-use crate::checkpoint::write_atomically;
+use crate::checkpoint::{check_writable, write_atomically};
 use crate::cli::{EvaluateArgs, EvaluatedSide};
-use crate::data::{DataOptions, Dataset, Example, Side, Split, TextHash};
+use crate::data::{DataOptions, Dataset, Example, Side, Split, TextHash, excerpt};
 use crate::inference::{self, LoadedModel, document_logits, encode_all};
 use crate::metrics::{Report, Tally};
 use crate::progress::{Console, Unit};
@@ -23,6 +23,9 @@ use crate::run_record::RunRecord;
 /// # Errors
 /// [`UsageError`] and `DataError` for what the user can set right; anything else is a failure.
 pub fn run(args: &EvaluateArgs, console: &Console) -> Result<()> {
+    if let Some(path) = args.json.as_deref().filter(|path| *path != Path::new("-")) {
+        check_writable(path)?;
+    }
     let model = inference::load(&args.model, &args.compute)?;
     let labels = model.classifier.labels().to_vec();
     let (rows, what) = match &args.data {
@@ -76,7 +79,7 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<()> {
 /// The figures of a model on texts, and its logits for each.
 ///
 /// # Errors
-/// When the model fails.
+/// When the model fails, or gives no numbers: figures of those would look like figures.
 pub fn measure(
     model: &LoadedModel,
     texts: &[&str],
@@ -88,6 +91,15 @@ pub fn measure(
     let logits = document_logits(model.classifier.model(), &documents, &mut |done| {
         bar.set(done as u64);
     })?;
+    for (text, logits) in texts.iter().zip(&logits) {
+        if let Some(bad) = logits.iter().find(|logit| !logit.is_finite()) {
+            bail!(
+                "the model's output for `{}` is {bad}: its weights are damaged, or were trained \
+                 with too high a learning rate",
+                excerpt(text, 60)
+            );
+        }
+    }
     let mut tally = Tally::new(model.classifier.labels());
     for (truth, logits) in truths.iter().zip(&logits) {
         tally.add(*truth, logits);
@@ -117,6 +129,10 @@ pub fn recorded_side(
     let split = Split::read(&run.join("split.csv"))?;
     let mut data = load_recorded(&record.data.path, &options)?;
     split.verify(&data)?;
+    // The texts are the same then, but their labels need not be.
+    if data.sha256 != record.data.sha256 {
+        return Err(changed(&record.data.path).into());
+    }
     let rows: Vec<Example> = split
         .indices(side)
         .into_iter()
@@ -150,13 +166,16 @@ fn load_recorded(path: &Path, options: &DataOptions) -> Result<Dataset> {
 fn unchanged(path: &Path, sha256: &str, options: &DataOptions) -> Result<Dataset> {
     let data = load_recorded(path, options)?;
     if data.sha256 != sha256 {
-        return Err(UsageError(format!(
-            "{} has changed since the run. Restore it, or measure the changed file with --data",
-            path.display()
-        ))
-        .into());
+        return Err(changed(path).into());
     }
     Ok(data)
+}
+
+fn changed(path: &Path) -> UsageError {
+    UsageError(format!(
+        "{} has changed since the run. Restore it, or measure the changed file with --data",
+        path.display()
+    ))
 }
 
 /// How many of these texts the model was trained on, where its folder says so.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
@@ -54,7 +54,9 @@ pub fn run(args: &ExportArgs, console: &Console) -> Result<()> {
         BundlePrecision::F16 => DType::F16,
         BundlePrecision::Int8 => bail!("int8 is refused above"),
     };
-    let weights = checkpoint.weights.to_safetensors(dtype)?;
+    let weights = checkpoint.weights.to_safetensors(dtype).map_err(|error| {
+        UsageError(format!("--precision {}: {error} (--precision f32)", precision.name()))
+    })?;
     let mut manifest = manifest(&checkpoint, record.as_ref(), precision, &weights, &tokenizer)?;
 
     let original = LoadedModel {
@@ -236,11 +238,27 @@ fn write(out: &Path, manifest: &Manifest, contents: &mut HashMap<String, Vec<u8>
     let text = manifest.to_json().map_err(|error: bundle::BundleError| anyhow::anyhow!(error))?;
     written += text.len() as u64;
     write_atomically(&folder.path().join("manifest.json"), text.as_bytes())?;
-    let complete: PathBuf = folder.keep();
-    if out.exists() {
-        fs::remove_dir_all(out).with_context(describe)?;
+    // The old bundle goes once the new one is in its place, and comes back if that fails.
+    let aside = tempfile::Builder::new().prefix(".pagebert-").tempdir_in(parent);
+    let aside = aside.with_context(describe)?;
+    let old = aside.path().join("old");
+    let replaced = out.exists();
+    if replaced {
+        fs::rename(out, &old).with_context(describe)?;
     }
-    fs::rename(&complete, out).with_context(describe)?;
+    if let Err(error) = fs::rename(folder.path(), out) {
+        if replaced && fs::rename(&old, out).is_err() {
+            let kept = aside.keep();
+            bail!(
+                "{} can't be written ({error}); the old one is in {}",
+                out.display(),
+                kept.display()
+            );
+        }
+        return Err(error).with_context(describe);
+    }
+    // It lies elsewhere now: nothing is left to remove.
+    let _moved = folder.keep();
     Ok(written)
 }
 

@@ -200,3 +200,46 @@ pub fn document_logits(
         })
         .collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_in_batches_have_the_logits_that_they_have_alone() {
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny");
+        let checkpoint = Checkpoint::load(resolve_folder(&tiny).unwrap(), &Device::Cpu).unwrap();
+        let classifier = classifier(checkpoint, None).unwrap();
+        // From nothing at all to a text of more windows than a batch holds.
+        let texts: Vec<String> = [0, 40, 1, 400, 7, 62, 63, 9000, 3, 61]
+            .map(|words| (0..words).map(|i| ["good ", "film ", "never ", "x "][i % 4]).collect())
+            .to_vec();
+        let documents = encode_all(&classifier, &texts).unwrap();
+        assert!(documents[7].tokens() > BATCH_TOKENS);
+        let mut heard = Vec::new();
+        let logits =
+            document_logits(classifier.model(), &documents, &mut |done| heard.push(done)).unwrap();
+        for ((text, document), logits) in texts.iter().zip(&documents).zip(&logits) {
+            let alone = classifier.classify(text).unwrap();
+            assert_eq!((alone.windows, alone.tokens), (document.windows.len(), document.tokens()));
+            for (a, b) in logits.iter().zip(&alone.logits) {
+                assert!((a - b).abs() < 1e-5, "{} tokens: {a} {b}", alone.tokens);
+            }
+        }
+        assert!(heard.is_sorted() && heard.last() == Some(&texts.len()), "{heard:?}");
+        assert!(document_logits(classifier.model(), &[], &mut |_| {}).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_window_fits_the_model() {
+        for (asked, positions, fits) in [
+            ((512, 64), 512, (512, 64)),
+            ((512, 64), 1024, (512, 64)),
+            ((512, 64), 64, (64, 31)),
+            ((8, 5), 512, (8, 3)),
+            ((512, 64), 3, (3, 0)),
+        ] {
+            assert_eq!(fit_window(asked.0, asked.1, positions), fits, "{asked:?} in {positions}");
+        }
+    }
+}

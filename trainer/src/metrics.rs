@@ -64,7 +64,8 @@ impl Tally {
         let probabilities = softmax(logits.iter().map(|x| f64::from(*x)).collect());
         let truth = truth as usize;
         let predicted = most_probable(logits);
-        // The smallest positive number in the place of 0: one certain mistake is not infinitely bad.
+        // The smallest positive number in the place of 0, and of NaN: one certain mistake, or an
+        // output that is no number, is not infinitely bad.
         self.loss -= probabilities.get(truth).copied().unwrap_or(0.0).max(f64::MIN_POSITIVE).ln();
         if let Some(count) = self.confusion.get_mut(truth).and_then(|row| row.get_mut(predicted)) {
             *count += 1;

@@ -8,10 +8,11 @@ mod output;
 use std::io::{IsTerminal, stdin};
 use std::path::Path;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use pagebert_model::classify::Prediction;
 
 use crate::UsageError;
+use crate::checkpoint::check_writable;
 use crate::cli::PredictArgs;
 use crate::data::{DataError, RowReader};
 use crate::inference::{self, LoadedModel, document_logits, encode_all};
@@ -21,6 +22,11 @@ use output::{Answer, Output};
 
 /// Texts classified at once: enough to find alike lengths.
 const CHUNK: usize = 1024;
+/// And no more than this of them, for texts may be books.
+const CHUNK_BYTES: usize = 4 << 20;
+
+/// What some programs put before a file's first line, and terminals never do.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Runs the command.
 ///
@@ -31,6 +37,16 @@ pub fn run(args: &PredictArgs, console: &Console) -> Result<()> {
     let form = output::Form::of(args.out.as_deref())?;
     let options = args.read.options()?;
     // Before the model is loaded: a name that can't be written should not take that long to show.
+    if let Some(out) = &args.out {
+        check_writable(out)?;
+        if args.data.as_ref().is_some_and(|data| is_same_file(data, out)) {
+            return Err(UsageError(format!(
+                "--out {} is the file of the texts, and would replace it. Give another name",
+                out.display()
+            ))
+            .into());
+        }
+    }
     let reader = match &args.data {
         Some(path) => Some(RowReader::unlabelled(path, &options.read)?),
         None => None,
@@ -38,8 +54,14 @@ pub fn run(args: &PredictArgs, console: &Console) -> Result<()> {
     let model = inference::load(&args.model, &args.compute)?;
     let mut output = Output::create(args.out.as_deref(), form, model.classifier.labels())?;
     let bar = console.bar("classifying", 0, Unit::Items("texts"));
-    let mut work =
-        Work { model: &model, output: &mut output, bar: &bar, chunk: Vec::new(), bad: 0 };
+    let mut work = Work {
+        model: &model,
+        output: &mut output,
+        bar: &bar,
+        chunk: Vec::new(),
+        chunk_bytes: 0,
+        bad: 0,
+    };
     if let Some(reader) = reader {
         work.rows(reader)?;
     } else if args.texts.is_empty() {
@@ -71,6 +93,7 @@ struct Work<'a> {
     output: &'a mut Output,
     bar: &'a Bar,
     chunk: Vec<Result<String, String>>,
+    chunk_bytes: usize,
     bad: u64,
 }
 
@@ -97,10 +120,14 @@ impl Work<'_> {
         let terminal = stdin().is_terminal();
         let mut input = stdin().lock();
         let mut line = Vec::new();
+        let mut first = true;
         loop {
             line.clear();
             if input.read_until(b'\n', &mut line)? == 0 {
                 return Ok(());
+            }
+            if std::mem::take(&mut first) && line.starts_with(BYTE_ORDER_MARK) {
+                line.drain(..BYTE_ORDER_MARK.len());
             }
             while line.last().is_some_and(|byte| b"\r\n".contains(byte)) {
                 line.pop();
@@ -127,51 +154,58 @@ impl Work<'_> {
     }
 
     fn push(&mut self, text: Result<String, String>) -> Result<()> {
+        self.chunk_bytes += text.as_ref().map_or(0, String::len);
         self.chunk.push(text);
-        if self.chunk.len() == CHUNK { self.flush() } else { Ok(()) }
+        let full = self.chunk.len() >= CHUNK || self.chunk_bytes >= CHUNK_BYTES;
+        if full { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<()> {
         let chunk = std::mem::take(&mut self.chunk);
+        self.chunk_bytes = 0;
         let texts: Vec<&String> = chunk.iter().filter_map(|text| text.as_ref().ok()).collect();
         let mut predictions = predictions(self.model, &texts)?.into_iter();
         for text in &chunk {
-            let answer = match text {
-                Ok(_) => predictions.next().map(Answer::Prediction),
-                Err(error) => {
-                    self.bad += 1;
-                    Some(Answer::Error { error: error.clone() })
-                }
+            let said = match text {
+                Ok(_) => predictions.next().context("the model left a text out")?,
+                Err(error) => Err(error.clone()),
             };
-            if let Some(answer) = answer {
-                self.output.write(&answer)?;
-            }
+            self.bad += u64::from(said.is_err());
+            self.output.write(&match said {
+                Ok(prediction) => Answer::Prediction(prediction),
+                Err(error) => Answer::Error { error },
+            })?;
         }
         self.bar.add(chunk.len() as u64);
         self.output.flush()
     }
 }
 
-/// What a model says of some texts.
+/// What a model says of some texts, or why it can't say anything of one.
 ///
 /// # Errors
 /// When the model fails.
-pub fn predictions<T: AsRef<str> + Sync>(
+fn predictions<T: AsRef<str> + Sync>(
     model: &LoadedModel,
     texts: &[T],
-) -> Result<Vec<Prediction>> {
+) -> Result<Vec<Result<Prediction, String>>> {
     let classifier = &model.classifier;
     let documents = encode_all(classifier, texts)?;
     let logits = document_logits(classifier.model(), &documents, &mut |_| {})?;
-    let mut predictions = Vec::with_capacity(texts.len());
-    for (document, logits) in documents.iter().zip(logits) {
-        predictions.push(classifier.prediction(
-            logits,
-            document.tokens(),
-            document.windows.len(),
-        )?);
+    let predictions = documents.iter().zip(logits).map(|(document, logits)| {
+        classifier
+            .prediction(logits, document.tokens(), document.windows.len())
+            .map_err(|error| error.to_string())
+    });
+    Ok(predictions.collect())
+}
+
+/// Whether two names lead to one file.
+fn is_same_file(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
     }
-    Ok(predictions)
 }
 
 /// The form of an output by its name.

@@ -6,6 +6,8 @@ mod chart;
 
 use std::fmt::Write;
 
+use serde_json::Value;
+
 use crate::data::{SideCounts, excerpt};
 use crate::metrics::Report;
 use crate::run_record::RunRecord;
@@ -21,7 +23,7 @@ pub struct Input<'a> {
     /// Rows per class and side.
     pub counts: &'a SideCounts,
     /// The lines of `metrics.jsonl`.
-    pub log: &'a [serde_json::Value],
+    pub log: &'a [Value],
     /// Figures on the test side, if there is one.
     pub test: Option<&'a Report>,
     /// Texts of the test side that were labelled wrong, the surest first.
@@ -88,6 +90,25 @@ fn summary(out: &mut String, input: &Input<'_>) {
         }
         *out += "</dl>\n";
     }
+    if let Some(best) = best_validation(input.log) {
+        let figure = |name: &str| best[name].as_f64().unwrap_or(f64::NAN);
+        let _infallible = writeln!(
+            out,
+            "<p>Best on the validation side, and kept: step {}, with accuracy {}, macro F1 {}, \
+             loss {:.4}.</p>",
+            figure("step"),
+            percent(figure("accuracy")),
+            percent(figure("macro_f1")),
+            figure("loss")
+        );
+    }
+}
+
+/// The line of the log on the checkpoint that was kept: of equal losses the first, as in training.
+fn best_validation(log: &[Value]) -> Option<&Value> {
+    let valid = log.iter().filter(|line| line["split"] == "valid" && line["loss"].is_f64());
+    let loss = |line: &Value| line["loss"].as_f64().unwrap_or(f64::INFINITY);
+    valid.min_by(|a, b| loss(a).total_cmp(&loss(b)))
 }
 
 fn figures(out: &mut String, test: &Report) {
@@ -192,7 +213,79 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use serde_json::json;
+
     use super::*;
+    use crate::data::Side;
+    use crate::metrics::Tally;
+    use crate::run_record::DataRecord;
+    use crate::settings::Settings;
+
+    fn record() -> RunRecord {
+        RunRecord {
+            pagebert: "1".into(),
+            started: "2026-01-01T00:00:00Z".into(),
+            base: "hf:org/<base>@1".into(),
+            base_sha256: "0".into(),
+            device: "cpu".into(),
+            computed_in: "f32".into(),
+            data: DataRecord {
+                path: PathBuf::from("/data/a&b.csv"),
+                sha256: "1".into(),
+                text_columns: vec!["text".into()],
+                label_column: "label".into(),
+                delimiter: None,
+                skip_bad_rows: false,
+            },
+            valid: None,
+            test: None,
+            settings: Settings::default(),
+        }
+    }
+
+    #[test]
+    fn the_page_has_every_figure_and_asks_nobody_for_anything() {
+        let record = record();
+        let labels = ["no".to_string(), "<yes>".to_string()];
+        let rows = [(0, Side::Train), (1, Side::Train), (1, Side::Test)].into_iter();
+        let counts = SideCounts::new(&labels, rows);
+        let log = [
+            json!({"step": 5, "loss": 0.9}),
+            json!({"step": 5, "split": "valid", "accuracy": 0.5, "macro_f1": 0.5, "loss": 0.75}),
+            json!({"step": 9, "split": "valid", "accuracy": 0.9, "macro_f1": 0.9, "loss": 0.25}),
+            json!({"step": 12, "split": "valid", "accuracy": 1.0, "macro_f1": 1.0, "loss": null}),
+        ];
+        let mut tally = Tally::new(&labels);
+        tally.add(1, &[0.0, 3.0]);
+        let test = tally.report();
+        let page = html(&Input {
+            record: &record,
+            counts: &counts,
+            log: &log,
+            test: Some(&test),
+            mistakes: &[],
+        });
+        for words in [
+            "&lt;yes&gt;",
+            "a&amp;b.csv",
+            "&lt;base&gt;",
+            "test accuracy",
+            "100.00 %",
+            "kept: step 9, with accuracy 90.00 %",
+            "<polyline",
+            "split_seed = ",
+        ] {
+            assert!(page.contains(words), "{words}: {page}");
+        }
+        for words in ["<yes>", "<base>", "src=", "href=", "@import", "url(", "<script"] {
+            assert!(!page.contains(words), "{words}: {page}");
+        }
+        let page =
+            html(&Input { record: &record, counts: &counts, log: &[], test: None, mistakes: &[] });
+        assert!(!page.contains("test accuracy") && !page.contains("kept: step"), "{page}");
+    }
 
     #[test]
     fn foreign_text_stays_text() {

@@ -155,6 +155,9 @@ fn data_that_changed_is_noticed() {
     project.train("run", &["epochs=1"]).ok();
     project.write("data.csv", reviews(80).replace("film", "movie"));
     project.run(&["evaluate", "run"]).fails(2, &["data.csv", "changed", "--data"]);
+    // The same texts with another label are other data too.
+    project.write("data.csv", reviews(80).replacen(",yes", ",no", 1));
+    project.run(&["evaluate", "run"]).fails(2, &["data.csv", "changed", "--data"]);
     std::fs::remove_file(project.path("data.csv")).unwrap();
     project.run(&["evaluate", "run"]).fails(2, &["data.csv", "--data"]);
 }

@@ -12,6 +12,16 @@ fn tiny() -> String {
     fixture("tiny").to_string_lossy().into_owned()
 }
 
+/// Answers to one text: its neighbours in a batch may change the last bits.
+#[track_caller]
+fn alike(a: &Value, b: &Value) {
+    let logits = |answer: &Value| -> Vec<f64> {
+        answer["logits"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+    };
+    let close = logits(a).iter().zip(logits(b)).all(|(a, b)| (a - b).abs() < 1e-5);
+    assert!(close && a["label"] == b["label"] && a["tokens"] == b["tokens"], "{a} {b}");
+}
+
 #[test]
 fn answers_come_in_order_from_arguments_files_and_stdin() {
     let project = Project::new(20);
@@ -149,4 +159,145 @@ fn export_replaces_bundles_alone_and_refuses_what_a_page_cannot_tokenize() {
     project.write("bpe/tokenizer.json", other);
     project.run(&["export", "bpe", "--out", "other"]).fails(2, &["Lowercase", "BertNormalizer"]);
     assert!(!project.path("other").exists());
+}
+
+#[test]
+fn an_output_that_is_no_number_is_an_error_and_never_a_label() {
+    let project = Project::new(2);
+    project.model_that_fails_on("watch", "model");
+    let said = project.run(&["predict", "model", "good", "watch it", "film"]);
+    let answers = said.lines();
+    said.fails(1, &["1 of 3 rows"]);
+    let errors: Vec<bool> = answers.iter().map(|answer| answer["error"].is_string()).collect();
+    assert_eq!(errors, [false, true, false]);
+    let alone = project.run(&["predict", "model", "good"]).ok().lines();
+    alike(&alone[0], &answers[0]);
+    project.write("new.csv", "text,label\ngood,good\nwatch it,bad\n");
+    let said = project.run(&["evaluate", "model", "--data", "new.csv", "--json", "figures.json"]);
+    assert!(said.out.is_empty() && !project.path("figures.json").exists(), "{said:#?}");
+    said.fails(1, &["`watch it`", "damaged"]);
+    project.run(&["export", "model", "--out", "bundle"]).fails(2, &["f16", "--precision f32"]);
+    assert!(!project.path("bundle").exists());
+}
+
+#[test]
+fn figures_are_those_of_the_predictions() {
+    let project = Project::new(2);
+    let csv = "text,label\ngood film,good\nterrible story,bad\nx,fair\nvery good,good\n";
+    project.write("new.csv", csv);
+    let truths = ["good", "bad", "fair", "good"];
+    let answers = project.run(&["predict", &tiny(), "--data", "new.csv"]).ok().lines();
+    let score = |answer: &Value, label: &str| {
+        let scores = answer["scores"].as_array().unwrap();
+        let found = scores.iter().find(|score| score["label"] == label).unwrap();
+        found["score"].as_f64().unwrap()
+    };
+    let right = answers.iter().zip(truths).filter(|(answer, truth)| answer["label"] == *truth);
+    let loss: f64 =
+        answers.iter().zip(truths).map(|(answer, truth)| -score(answer, truth).ln()).sum();
+    let shown = project.run(&["evaluate", &tiny(), "--data", "new.csv", "--json", "f.json"]).ok();
+    let figures: Value = serde_json::from_str(&project.text("f.json")).unwrap();
+    assert_eq!(figures["accuracy"], right.count() as f64 / 4.0);
+    assert!((figures["loss"].as_f64().unwrap() - loss / 4.0).abs() < 1e-5, "{figures}");
+    assert_eq!(figures["labels"], serde_json::json!(["bad", "fair", "good"]));
+    assert_eq!((&figures["trained_on"], &figures["data"]), (&Value::Null, &"new.csv".into()));
+    let row = |class: usize| -> u64 {
+        figures["confusion"][class].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).sum()
+    };
+    assert_eq!([row(0), row(1), row(2)], [1, 1, 2]);
+    for words in ["accuracy", "macro F1", "precision", "has", "fair"] {
+        assert!(shown.out.contains(words), "{words}: {}", shown.out);
+    }
+}
+
+#[test]
+fn sides_are_measured_as_training_measured_them() {
+    let project = Project::new(200);
+    project.write("test.csv", "text,label\ngreat film,yes\nbad plot,no\nlove it,yes\n");
+    project.train("run", &["epochs=1", "--test", "test.csv"]).ok();
+    let log = json_lines(&project.text("run/metrics.jsonl"));
+    for split in ["valid", "test"] {
+        let json = project.run(&["evaluate", "run", "--split", split, "--json", "-"]).ok();
+        let figures: Value = serde_json::from_str(&json.out).unwrap();
+        let line = log.iter().rfind(|line| line["split"] == split).unwrap();
+        assert_eq!(figures["split"], split);
+        for key in ["accuracy", "macro_f1", "loss"] {
+            let (a, b) = (figures[key].as_f64().unwrap(), line[key].as_f64().unwrap());
+            assert!((a - b).abs() < 1e-6, "{split} {key}: {a} {b}");
+        }
+    }
+    let data = project.path("test.csv").display().to_string();
+    project.write("test.csv", "text,label\ngreat film,no\nbad plot,no\nlove it,yes\n");
+    project.run(&["evaluate", "run"]).fails(2, &[&data, "changed"]);
+    project.run(&["evaluate", "run", "--split", "valid"]).ok();
+    project.run(&["evaluate", &tiny()]).fails(2, &["records no split", "--data"]);
+}
+
+#[test]
+fn a_bundle_without_its_data_carries_no_figures_and_the_same_export_the_same_bytes() {
+    let project = Project::new(80);
+    project.train("run", &["epochs=1"]).ok();
+    std::fs::remove_file(project.path("data.csv")).unwrap();
+    for out in ["a", "b", "a"] {
+        let mut command =
+            pagebert(project.folder.path(), &["export", "run", "--out", out, "--precision", "f32"]);
+        let said = command.env("SOURCE_DATE_EPOCH", "1700000000").output().unwrap();
+        let said = String::from_utf8(said.stderr).unwrap();
+        assert!(said.contains("no figures") && said.contains("data.csv"), "{said}");
+    }
+    for file in ["manifest.json", "model.safetensors", "tokenizer.txt"] {
+        assert!(project.read(&format!("a/{file}")) == project.read(&format!("b/{file}")), "{file}");
+    }
+    let manifest: Value = serde_json::from_slice(&project.read("a/manifest.json")).unwrap();
+    assert_eq!(manifest["metrics"], Value::Null);
+    assert_eq!(manifest["provenance"]["date"], "2023-11-14T22:13:20Z");
+    assert_eq!(manifest["provenance"]["base"], "tiny");
+    for key in ["base_sha256", "data_sha256", "weights_sha256"] {
+        assert_eq!(manifest["provenance"][key].as_str().unwrap().len(), 64, "{key}");
+    }
+    let mut left: Vec<_> = std::fs::read_dir(project.folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["a", "b", "run"]);
+}
+
+#[test]
+fn answers_never_replace_their_texts_nor_go_where_nothing_can_be_written() {
+    let project = Project::new(2);
+    let texts = project.text("data.csv");
+    std::fs::create_dir(project.path("folder.csv")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(project.path("socket")).unwrap();
+    for (arguments, words) in [
+        (&["predict", "--data", "data.csv", "--out", "./data.csv"][..], "another name"),
+        (&["predict", "--data", "data.csv", "--out", "none/out.csv"], "no folder none"),
+        (&["predict", "--data", "data.csv", "--out", "folder.csv"], "is a folder"),
+        (&["evaluate", "--data", "data.csv", "--json", "none/f.json"], "no folder none"),
+        (&["evaluate", "--data", "data.csv", "--json", "socket"], "no ordinary file"),
+        (&["predict", "--precision", "bf16", "x"], "bf16"),
+        (&["predict", "--data", "data.csv", "a text"], "TEXT"),
+    ] {
+        let tiny = tiny();
+        let all = [&arguments[..1], &[&*tiny], &arguments[1..]].concat();
+        let said = project.run(&all).fails(2, &[words]);
+        assert!(said.out.is_empty(), "{said:#?}");
+    }
+    assert_eq!(project.text("data.csv"), texts);
+}
+
+#[test]
+fn lines_of_stdin_may_begin_with_a_byte_order_mark_and_be_books() {
+    let project = Project::new(2);
+    let tiny = tiny();
+    // A word this long is one token, so that megabytes are soon read.
+    let book = format!("{} good ", "y".repeat(120)).repeat(24_000);
+    let input = format!("\u{feff}good\n{}\r\n{}\nbad", book, &book[..1_400_000]);
+    let folder = project.folder.path();
+    let said = run_with_input(folder, &["predict", &tiny], input.as_bytes()).ok().lines();
+    assert_eq!(said.len(), 4);
+    let alone = project.run(&["predict", &tiny, "good", "bad"]).ok().lines();
+    alike(&said[0], &alone[0]);
+    alike(&said[3], &alone[1]);
+    assert!(said[1]["windows"].as_u64().unwrap() > 1000, "{}", said[1]);
 }

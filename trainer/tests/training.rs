@@ -5,7 +5,6 @@ mod support;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use candle_core::{Device, Tensor};
 use support::*;
 
 const QUICK: [&str; 4] = ["epochs=2", "lr=2e-3", "batch_size=8", "log_every=1"];
@@ -123,21 +122,7 @@ fn lines_of(project: &Project) -> usize {
 #[test]
 fn a_loss_that_is_no_number_stops_and_keeps_the_best() {
     let project = Project::new(120);
-    std::fs::create_dir(project.path("base")).unwrap();
-    for name in ["config.json", "tokenizer.json", "model.safetensors"] {
-        let content = std::fs::read(fixture("tiny").join(name)).unwrap();
-        project.write(&format!("base/{name}"), content);
-    }
-    let weights = project.path("base/model.safetensors");
-    let mut tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
-    let tokenizer: serde_json::Value =
-        serde_json::from_slice(&project.read("base/tokenizer.json")).unwrap();
-    let watch = tokenizer["model"]["vocab"]["watch"].as_u64().unwrap() as usize;
-    let table = tensors.get_mut("bert.embeddings.word_embeddings.weight").unwrap();
-    let mut rows = table.to_vec2::<f32>().unwrap();
-    rows[watch].iter_mut().enumerate().for_each(|(i, x)| *x = 3e38 * (1.0 - (i % 2) as f32));
-    *table = Tensor::new(rows, &Device::Cpu).unwrap();
-    candle_core::safetensors::save(&tensors, &weights).unwrap();
+    project.model_that_fails_on("watch", "base");
     // Several such rows, so that the training side has one.
     let odd: String = (0..8).map(|i| format!("watch it {i},yes\n")).collect();
     project.write("data.csv", reviews(400) + &odd);

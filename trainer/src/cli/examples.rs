@@ -47,7 +47,9 @@ Examples:
   cat lines.txt | pagebert predict bundle > answers.jsonl           one text a line
 
 Answers are JSON Lines on stdout; --out writes JSON Lines or CSV by the file's ending, one row per
-input row, in order.";
+input row, in order. CSV has the columns label,score,unsure,tokens,windows,error, then score:NAME
+for each class and logit:NAME for each class. A row that can't be classified has only an error; the
+exit code is then 1.";
 
 pub(super) const EXPORT: &str = "\
 Examples:

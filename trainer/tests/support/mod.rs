@@ -7,6 +7,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use candle_core::{Device, Tensor};
+
 /// The folder of a fixture.
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
@@ -119,6 +121,25 @@ impl Project {
 
     pub fn text(&self, name: &str) -> String {
         String::from_utf8(self.read(name)).unwrap()
+    }
+
+    /// A copy of the tiny model in which one word's embedding overflows all that follows.
+    pub fn model_that_fails_on(&self, word: &str, name: &str) {
+        std::fs::create_dir(self.path(name)).unwrap();
+        for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+            let content = std::fs::read(fixture("tiny").join(file)).unwrap();
+            self.write(&format!("{name}/{file}"), content);
+        }
+        let tokenizer: serde_json::Value =
+            serde_json::from_slice(&self.read(&format!("{name}/tokenizer.json"))).unwrap();
+        let id = tokenizer["model"]["vocab"][word].as_u64().unwrap() as usize;
+        let path = self.path(name).join("model.safetensors");
+        let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+        let table = tensors.get_mut("bert.embeddings.word_embeddings.weight").unwrap();
+        let mut rows = table.to_vec2::<f32>().unwrap();
+        rows[id].iter_mut().enumerate().for_each(|(i, x)| *x = 3e38 * (1.0 - (i % 2) as f32));
+        *table = Tensor::new(rows, &Device::Cpu).unwrap();
+        candle_core::safetensors::save(&tensors, &path).unwrap();
     }
 
     pub fn run(&self, arguments: &[&str]) -> Said {
