@@ -127,7 +127,7 @@ fn figures(out: &mut String, test: &Report) {
 
 fn confusion(out: &mut String, test: &Report) {
     let names: Vec<String> = test.classes.iter().map(|class| escape(&class.label)).collect();
-    *out += "<h2>Confusion matrix</h2>\n<div class=\"scroll\"><table>\n<thead><tr><th>has ↓ given →</th>";
+    *out += "<h2>Confusion matrix</h2>\n<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr><th>has ↓ given →</th>";
     out.extend(names.iter().map(|name| format!("<th scope=\"col\">{name}</th>")));
     *out += "</tr></thead>\n<tbody>\n";
     for (truth, (name, row)) in names.iter().zip(&test.confusion).enumerate() {
@@ -159,7 +159,9 @@ fn mistakes(out: &mut String, mistakes: &[Mistake]) {
             escape(&excerpt(&mistake.text, 300)),
         ]
     });
+    *out += "<div class=\"mistakes\">\n";
     table(out, &["row", "has", "given", "probability", "text"], rows);
+    *out += "</div>\n";
 }
 
 fn counts(out: &mut String, counts: &SideCounts) {
@@ -180,7 +182,7 @@ fn settings(out: &mut String, record: &RunRecord) {
 }
 
 fn table(out: &mut String, header: &[&str], rows: impl Iterator<Item = Vec<String>>) {
-    *out += "<div class=\"scroll\"><table>\n<thead><tr>";
+    *out += "<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr>";
     out.extend(header.iter().map(|name| format!("<th scope=\"col\">{name}</th>")));
     *out += "</tr></thead>\n<tbody>\n";
     for row in rows {
