@@ -104,10 +104,10 @@ fn wrong(path: &Path, error: pagebert_model::ModelError) -> anyhow::Error {
 /// old file or the new one, never half of it.
 pub fn write_atomically(path: &Path, contents: &[u8]) -> Result<()> {
     let describe = || format!("{} can't be written", path.display());
-    let mut file = temporary_beside(path)?;
+    let (mut file, place) = temporary_beside(path)?;
     file.write_all(contents).with_context(describe)?;
     file.as_file().sync_all().with_context(describe)?;
-    file.persist(path).map_err(|error| error.error).with_context(describe)?;
+    file.persist(place).map_err(|error| error.error).with_context(describe)?;
     Ok(())
 }
 
@@ -117,10 +117,13 @@ pub fn check_writable(path: &Path) -> Result<()> {
     temporary_beside(path).map(drop)
 }
 
-/// A temporary file beside a path that it is to take; removed unless it does.
-pub fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
+/// A temporary file beside a path that it is to take, and that path, for a link is followed and not
+/// replaced. Removed unless it is persisted.
+pub fn temporary_beside(path: &Path) -> Result<(tempfile::NamedTempFile, PathBuf)> {
     let shown = path.display();
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let place = if path.is_symlink() { path.canonicalize().ok() } else { None };
+    let place = place.unwrap_or_else(|| path.to_path_buf());
+    let folder = place.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     if !folder.is_dir() {
         let message = format!("{shown} can't be written: there is no folder {}", folder.display());
@@ -134,11 +137,12 @@ pub fn temporary_beside(path: &Path) -> Result<tempfile::NamedTempFile> {
         let message = format!("{shown} is no ordinary file. Give another name; - is stdout");
         return Err(UsageError(message).into());
     }
-    tempfile::Builder::new()
+    let file = tempfile::Builder::new()
         .prefix(".pagebert-")
         .permissions(public_file())
         .tempfile_in(folder)
-        .with_context(|| format!("{shown} can't be written"))
+        .with_context(|| format!("{shown} can't be written"))?;
+    Ok((file, place))
 }
 
 /// The permissions of an ordinary file (the process's umask still applies); temporary files are

@@ -284,6 +284,12 @@ fn answers_never_replace_their_texts_nor_go_where_nothing_can_be_written() {
         assert!(said.out.is_empty(), "{said:#?}");
     }
     assert_eq!(project.text("data.csv"), texts);
+    // A link is followed, and stays one.
+    project.write("real.csv", "old");
+    std::os::unix::fs::symlink("real.csv", project.path("link.csv")).unwrap();
+    project.run(&["predict", &tiny(), "good", "--out", "link.csv"]).ok();
+    assert!(project.path("link.csv").is_symlink());
+    assert!(project.text("real.csv").starts_with("label,score"));
 }
 
 #[test]

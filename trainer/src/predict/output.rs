@@ -75,9 +75,9 @@ impl Output {
         let (raw, target): (Box<dyn Write>, Target) = match path {
             None => (Box::new(stdout()), Target::Stdout),
             Some(path) => {
-                let temporary = temporary_beside(path)?;
+                let (temporary, path) = temporary_beside(path)?;
                 let file: File = temporary.reopen()?;
-                (Box::new(file), Target::File { temporary, path: path.to_path_buf() })
+                (Box::new(file), Target::File { temporary, path })
             }
         };
         let labels = labels.to_vec();
