@@ -4,9 +4,10 @@
 //! clipping as in `torch.nn.utils.clip_grad_norm_`.
 
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor, Var, bail};
+use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, Var, bail};
 
 use crate::cpu;
+use crate::gradients::{GradientSlot, Gradients};
 
 /// What stays the same over a run; the learning rate comes with each step.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,10 @@ struct Slot {
     var: Var,
     decays: bool,
     moments: Moments,
+    /// Where a fused operation puts the gradient; candle's autograd has it otherwise.
+    gradient: Option<GradientSlot>,
+    /// Of a table whose gradients come by rows: which rows a batch has ever touched.
+    live: Vec<bool>,
 }
 
 /// Running means of the gradient and of its square.
@@ -62,9 +67,17 @@ impl AdamW {
             } else {
                 Moments::Device { m: var.zeros_like()?, v: var.zeros_like()? }
             };
-            slots.push(Slot { name, var, decays, moments });
+            slots.push(Slot { name, var, decays, moments, gradient: None, live: Vec::new() });
         }
         Ok(Self { config, slots, step: 0 })
+    }
+
+    /// Takes gradients from the slots that a model has asked for, in the place of autograd's.
+    pub fn with_gradients(mut self, gradients: &Gradients) -> Self {
+        for slot in &mut self.slots {
+            slot.gradient = gradients.find(&slot.name);
+        }
+        self
     }
 
     /// How many steps were taken.
@@ -80,10 +93,7 @@ impl AdamW {
     pub fn step(&mut self, grads: &GradStore, lr: f64) -> Result<f64> {
         let mut squares = 0f64;
         for slot in &self.slots {
-            let Some(grad) = grads.get(&slot.var) else {
-                bail!("parameter {} has no gradient", slot.name)
-            };
-            squares += sum_of_squares(grad)?;
+            squares += slot.sum_of_squares(grads)?;
         }
         let norm = squares.sqrt();
         if !norm.is_finite() {
@@ -96,7 +106,6 @@ impl AdamW {
         self.step += 1;
         let exponent = self.step as i32;
         for slot in &mut self.slots {
-            let Some(grad) = grads.get(&slot.var) else { continue };
             let weight_decay = if slot.decays { self.config.weight_decay } else { 0.0 };
             let update = Update {
                 beta1: self.config.beta1,
@@ -107,10 +116,7 @@ impl AdamW {
                 step_size: lr / (1.0 - self.config.beta1.powi(exponent)),
                 root_correction: (1.0 - self.config.beta2.powi(exponent)).sqrt(),
             };
-            match &mut slot.moments {
-                Moments::Host { m, v } => update.on_host(&slot.var, grad, m, v)?,
-                Moments::Device { m, v } => update.on_device(&slot.var, grad, m, v)?,
-            }
+            slot.update(&update, grads)?;
         }
         Ok(norm)
     }
@@ -150,6 +156,8 @@ impl AdamW {
                 Moments::Host { m, v } => {
                     *m = mean.flatten_all()?.to_vec1()?;
                     *v = square.flatten_all()?.to_vec1()?;
+                    // A row that was touched has moved; it is live again when it matters.
+                    slot.live.clear();
                 }
                 Moments::Device { m, v } => {
                     *m = mean.to_device(slot.var.device())?;
@@ -162,18 +170,73 @@ impl AdamW {
     }
 }
 
-fn sum_of_squares(grad: &Tensor) -> Result<f64> {
-    if grad.device().is_cpu() && grad.dtype() == candle_core::DType::F32 {
-        let grad = grad.contiguous()?;
-        let (storage, layout) = grad.storage_and_layout();
-        if let (candle_core::Storage::Cpu(CpuStorage::F32(data)), Some((from, to))) =
-            (&*storage, layout.contiguous_offsets())
-        {
-            return Ok(cpu::adamw::sum_of_squares(&data[from..to]));
+impl Slot {
+    fn autograd<'a>(&self, grads: &'a GradStore) -> Result<&'a Tensor> {
+        match grads.get(&self.var) {
+            Some(grad) => Ok(grad),
+            None => bail!("parameter {} has no gradient", self.name),
         }
     }
-    let sum = grad.sqr()?.sum_all()?.to_dtype(candle_core::DType::F32)?;
-    Ok(f64::from(sum.to_scalar::<f32>()?))
+
+    fn sum_of_squares(&self, grads: &GradStore) -> Result<f64> {
+        if let Some(slot) = &self.gradient {
+            return match slot.lock().values() {
+                Some(values) => Ok(cpu::adamw::sum_of_squares(values)),
+                None => bail!("parameter {} has no gradient", self.name),
+            };
+        }
+        let grad = self.autograd(grads)?;
+        if grad.device().is_cpu() && grad.dtype() == DType::F32 {
+            return with(grad, |grad| Ok(cpu::adamw::sum_of_squares(grad)));
+        }
+        let sum = grad.sqr()?.sum_all()?.to_dtype(DType::F32)?;
+        Ok(f64::from(sum.to_scalar::<f32>()?))
+    }
+
+    fn update(&mut self, update: &Update, grads: &GradStore) -> Result<()> {
+        let slot = self.gradient.clone();
+        let (m, v) = match &mut self.moments {
+            Moments::Device { m, v } => {
+                let Some(grad) = grads.get(&self.var) else { return Ok(()) };
+                return update.on_device(&self.var, grad, m, v);
+            }
+            Moments::Host { m, v } => (m, v),
+        };
+        let step = update.on_host();
+        let Some(slot) = slot else {
+            let Some(grad) = grads.get(&self.var) else { return Ok(()) };
+            return with(grad, |grad| {
+                in_place(&self.var, |param| cpu::adamw::step(&step, param, grad, m, v))
+            });
+        };
+        let gradient = slot.lock();
+        let Some(values) = gradient.values() else { return Ok(()) };
+        let Some(ids) = gradient.rows() else {
+            return in_place(&self.var, |param| cpu::adamw::step(&step, param, values, m, v));
+        };
+        if self.decays {
+            bail!("parameter {}: rows that no batch touches would not decay", self.name);
+        }
+        let rows = self.var.dim(0)?;
+        let width = self.var.elem_count() / rows.max(1);
+        if self.live.len() != rows {
+            let moved = |(m, v): (&[f32], &[f32])| m.iter().chain(v).any(|x| *x != 0.0);
+            self.live = m.chunks(width).zip(v.chunks(width)).map(moved).collect();
+        }
+        ids.iter().for_each(|id| self.live[*id as usize] = true);
+        let table = cpu::adamw::Rows { width, live: &self.live, ids, values };
+        in_place(&self.var, |param| cpu::adamw::step_rows(&step, param, table, m, v))
+    }
+}
+
+/// Lends a tensor's elements out.
+fn with<T>(tensor: &Tensor, use_it: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(data)), Some((from, to))) => use_it(&data[from..to]),
+        _ => bail!("adamw: gradients must be f32"),
+    }
 }
 
 /// One parameter's update.
@@ -190,10 +253,16 @@ struct Update {
 }
 
 impl Update {
-    fn on_host(&self, var: &Var, grad: &Tensor, m: &mut [f32], v: &mut [f32]) -> Result<()> {
-        let grad = grad.contiguous()?;
-        let cell = std::sync::Mutex::new((m, v));
-        var.inplace_op2(&grad, &HostUpdate { update: self, moments: &cell })
+    fn on_host(&self) -> cpu::adamw::Step {
+        cpu::adamw::Step {
+            scale: self.scale as f32,
+            mean_rate: (1.0 - self.beta1) as f32,
+            square_rate: (1.0 - self.beta2) as f32,
+            shrink: self.shrink as f32,
+            step_size: self.step_size as f32,
+            inverse_root: (1.0 / self.root_correction) as f32,
+            eps: self.eps as f32,
+        }
     }
 
     fn on_device(&self, var: &Var, grad: &Tensor, m: &mut Tensor, v: &mut Tensor) -> Result<()> {
@@ -206,46 +275,29 @@ impl Update {
     }
 }
 
-/// Running means borrowed for one in-place operation: candle hands the operation itself out shared.
-type BorrowedMoments<'a> = std::sync::Mutex<(&'a mut [f32], &'a mut [f32])>;
-
-struct HostUpdate<'a, 'b> {
-    update: &'a Update,
-    moments: &'a BorrowedMoments<'b>,
+/// Lends a variable's elements out, to be changed.
+fn in_place(var: &Var, change: impl FnOnce(&mut [f32])) -> Result<()> {
+    var.inplace_op1(&Change(std::sync::Mutex::new(Some(change))))
 }
 
-impl InplaceOp2 for HostUpdate<'_, '_> {
+/// A change that is made once: candle hands the operation itself out shared.
+struct Change<F>(std::sync::Mutex<Option<F>>);
+
+impl<F: FnOnce(&mut [f32])> InplaceOp1 for Change<F> {
     fn name(&self) -> &'static str {
         "adamw"
     }
 
-    fn cpu_fwd(
-        &self,
-        param: &mut CpuStorage,
-        layout: &Layout,
-        grad: &CpuStorage,
-        grad_layout: &Layout,
-    ) -> Result<()> {
-        let (CpuStorage::F32(param), CpuStorage::F32(grad)) = (param, grad) else {
-            bail!("adamw: parameters and gradients must be f32")
-        };
-        let (Some(p), Some(g)) = (layout.contiguous_offsets(), grad_layout.contiguous_offsets())
+    fn cpu_fwd(&self, param: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(param), Some((from, to))) = (param, layout.contiguous_offsets())
         else {
-            bail!("adamw: parameters and gradients must be contiguous")
+            bail!("adamw: parameters must be contiguous f32")
         };
-        let Ok(mut moments) = self.moments.lock() else { bail!("adamw: poisoned") };
-        let (m, v) = &mut *moments;
-        let Update { beta1, beta2, eps, scale, shrink, step_size, root_correction } = *self.update;
-        let step = cpu::adamw::Step {
-            scale: scale as f32,
-            mean_rate: (1.0 - beta1) as f32,
-            square_rate: (1.0 - beta2) as f32,
-            shrink: shrink as f32,
-            step_size: step_size as f32,
-            inverse_root: (1.0 / root_correction) as f32,
-            eps: eps as f32,
-        };
-        cpu::adamw::step(&step, &mut param[p.0..p.1], &grad[g.0..g.1], m, v);
+        let change = self.0.lock().ok().and_then(|mut change| change.take());
+        match change {
+            Some(change) => change(&mut param[from..to]),
+            None => bail!("adamw: a change was asked for twice"),
+        }
         Ok(())
     }
 }

@@ -1,15 +1,23 @@
 //! Kernels over slices, for the processor. They know numbers, not tensors.
 //!
-//! Each is written once, in loops that the compiler turns into vectors, and compiled for several
-//! instruction sets; the best that the processor has is chosen when it runs. No multiplication is
-//! contracted with an addition, so every instruction set gives the same bits.
+//! Elementwise work is written once, in loops that the compiler turns into vectors, and compiled
+//! for several instruction sets; products have a file for each. The best that the processor has is
+//! chosen when it runs.
 
 pub mod adamw;
 pub mod attention;
-pub mod bias_act;
+pub mod element;
+pub mod embeddings;
+pub mod encoder;
+pub mod gemm;
 mod isa;
 pub mod math;
-pub mod norm;
+mod pack;
 pub mod parallel;
+mod transpose;
 
+pub use element::{Bf16, Element};
+pub use gemm::Kernel;
 pub(crate) use isa::dispatch;
+pub use isa::{Isa, isa};
+use transpose::transpose;

@@ -44,6 +44,26 @@ impl Dropout {
         (f64::from(self.p) * f64::from(u32::MAX)) as u32
     }
 
+    /// The multipliers of sixteen elements from `first` on.
+    #[inline(always)]
+    pub fn multipliers(&self, first: u64) -> [f32; 16] {
+        let (threshold, scale) = (self.threshold(), self.scale());
+        let mut all = [0f32; 16];
+        if first as u32 <= u32::MAX - 15 {
+            // In 32 bits, which vectors have more of.
+            let key = self.key ^ (first >> 32);
+            for (lane, multiplier) in all.iter_mut().enumerate() {
+                let low = first as u32 + lane as u32;
+                *multiplier = if hash(key, u64::from(low)) < threshold { 0.0 } else { scale };
+            }
+        } else {
+            for (lane, multiplier) in all.iter_mut().enumerate() {
+                *multiplier = self.multiplier(first + lane as u64);
+            }
+        }
+        all
+    }
+
     /// The multiplier of element `index`: 0 or [`Dropout::scale`].
     #[inline]
     pub fn multiplier(&self, index: u64) -> f32 {

@@ -1,20 +1,28 @@
-//! Fused tensor operations for training and running BERT, with gradients.
+//! Fused tensor operations for training and running transformer encoders, with gradients.
 //!
-//! This crate knows tensors and packed sequences, not BERT, files or text. Every operation has a
-//! plain twin in [`mod@reference`], made of ordinary candle operations: the oracle in tests, and the
-//! implementation on devices for which there is no fused one.
+//! This crate knows tensors and packed sequences, not checkpoints, files or text. Every operation
+//! has a plain twin in [`mod@reference`], made of ordinary candle operations: the oracle in tests,
+//! and the implementation on devices for which there is no fused one.
 
 pub mod adamw;
 mod cpu;
 pub mod dropout;
+pub mod encoder;
+pub mod gradients;
 mod linear;
-mod ops;
 pub mod reference;
 mod sequences;
 
 pub use adamw::{AdamW, AdamWConfig};
+pub use cpu::attention::Queries;
+pub use cpu::encoder::LayerDropout;
+pub use cpu::isa;
 pub use dropout::{Dropout, DropoutKey};
+pub use encoder::{
+    Encoder, EncoderDropout, EncoderInput, EncoderOptions, EncoderParameters, LayerParameters,
+    LinearParameters, NormParameters, Parameter, Precision,
+};
+pub use gradients::Gradients;
 pub use linear::Activation;
-pub use ops::{attention, dropout_add_layer_norm, embeddings_layer_norm, linear};
-pub use reference::{EmbeddingTables, LayerNorm, cross_entropy, dropout};
+pub use reference::{cross_entropy, dropout, linear};
 pub use sequences::Sequences;

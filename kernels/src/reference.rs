@@ -1,7 +1,11 @@
 //! The plain twins: each operation in ordinary candle operations, on any device.
 
+mod encoder;
+
 use candle_core::{D, DType, Device, Result, Tensor, bail};
 use candle_nn::ops::softmax;
+
+pub use encoder::encoder;
 
 use crate::{Activation, Dropout, Sequences};
 
@@ -200,8 +204,8 @@ fn layer_norm(x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
     let x = x.to_dtype(DType::F32)?;
     let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-    let normed = centred.broadcast_div(&(variance + norm.eps)?.sqrt()?)?.to_dtype(dtype)?;
-    normed.broadcast_mul(&norm.weight)?.broadcast_add(&norm.bias)
+    let normed = centred.broadcast_div(&(variance + norm.eps)?.sqrt()?)?;
+    normed.broadcast_mul(&norm.weight)?.broadcast_add(&norm.bias)?.to_dtype(dtype)
 }
 
 /// Mean cross-entropy of logits `[B, C]` against class ids `[B]` (u32) → scalar.

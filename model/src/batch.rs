@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use pagebert_kernels::Sequences;
 
 use crate::Result;
@@ -67,12 +67,6 @@ impl Batch {
         let shares = Tensor::from_vec(shares, (documents, windows), logits.device())?;
         Ok(shares.to_dtype(logits.dtype())?.matmul(logits)?)
     }
-
-    /// The rows of the windows' first tokens `[B]`.
-    pub(crate) fn first_rows(&self, device: &Device) -> Result<Tensor> {
-        let starts = &self.sequences.cu_seqlens()[..self.sequences.len()];
-        Ok(Tensor::new(starts, device)?)
-    }
 }
 
 /// How a document longer than the model's window is cut: windows of `capacity` tokens that overlap
@@ -103,6 +97,8 @@ pub fn spread(count: usize, most: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use candle_core::Device;
+
     use super::*;
 
     #[test]

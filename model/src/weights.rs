@@ -149,6 +149,11 @@ impl Weights {
         Ok(Self { tensors })
     }
 
+    /// Hands the tensors over.
+    pub fn into_tensors(self) -> BTreeMap<String, Tensor> {
+        self.tensors
+    }
+
     /// Names and tensors, in the names' order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))

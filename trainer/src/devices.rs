@@ -180,6 +180,13 @@ fn instruction_sets() -> Vec<&'static str> {
     Vec::new()
 }
 
+/// Whether a card multiplies bf16 itself: those of compute capability 8.0 and later do.
+pub fn has_bf16(index: usize) -> bool {
+    let card = find_cuda().devices.into_iter().find(|card| card.index == index);
+    let major = card.and_then(|card| card.compute_capability.split('.').next()?.parse().ok());
+    major.is_some_and(|major: u32| major >= 8)
+}
+
 #[cfg(feature = "cuda")]
 fn find_cuda() -> Cuda {
     let driver = find_driver();

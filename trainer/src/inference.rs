@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use candle_core::Device;
+use pagebert_kernels::{EncoderOptions, Precision as Products};
 use pagebert_model::BertForSequenceClassification;
 use pagebert_model::batch::Batch;
 use pagebert_model::bundle::{BundleError, Manifest};
@@ -41,12 +42,6 @@ pub struct LoadedModel {
 pub fn load(folder: &Path, compute: &ComputeArgs) -> Result<LoadedModel> {
     set_threads(compute.threads)?;
     let device = device(compute.device)?;
-    if compute.precision == Precision::Bf16 {
-        return Err(UsageError(
-            "--precision bf16: this pagebert computes in f32 alone".to_string(),
-        )
-        .into());
-    }
     match ModelFolder::find(folder)? {
         ModelFolder::Bundle(folder) => {
             if compute.device != DeviceSpec::Cpu {
@@ -56,12 +51,22 @@ pub fn load(folder: &Path, compute: &ComputeArgs) -> Result<LoadedModel> {
                 )
                 .into());
             }
+            if compute.precision == Precision::Bf16 {
+                return Err(UsageError(
+                    "a bundle has its own precision: leave --precision away".to_string(),
+                )
+                .into());
+            }
             load_bundle(&folder)
         }
         ModelFolder::Checkpoint(folder) => {
             let record = RunRecord::read(&folder)?;
             let checkpoint = Checkpoint::load(resolve_folder(&folder)?, &device)?;
-            let classifier = classifier(checkpoint, record.as_ref())?;
+            let precision = match compute.precision {
+                Precision::Bf16 => Products::Bf16,
+                Precision::Auto | Precision::F32 => Products::F32,
+            };
+            let classifier = classifier_in(checkpoint, record.as_ref(), precision)?;
             Ok(LoadedModel { classifier, record, manifest: None })
         }
     }
@@ -92,11 +97,20 @@ pub fn load_bundle(folder: &Path) -> Result<LoadedModel> {
 /// # Errors
 /// When the parts don't belong together.
 pub fn classifier(checkpoint: Checkpoint, record: Option<&RunRecord>) -> Result<Classifier> {
+    classifier_in(checkpoint, record, Products::F32)
+}
+
+fn classifier_in(
+    checkpoint: Checkpoint,
+    record: Option<&RunRecord>,
+    precision: Products,
+) -> Result<Classifier> {
     let Checkpoint { config, weights, tokenizer, files, .. } = checkpoint;
     let (max_tokens, stride) =
         record.map_or((512, 64), |record| (record.settings.max_tokens, record.settings.stride));
     let (max_tokens, stride) = fit_window(max_tokens, stride, config.max_position_embeddings);
-    let model = BertForSequenceClassification::load(&weights, &config)?;
+    let options = EncoderOptions { precision, ..EncoderOptions::default() };
+    let model = BertForSequenceClassification::load_with(&weights, &config, options)?;
     let options = Options { max_tokens, stride, temperature: 1.0, threshold: 0.0 };
     Classifier::new(model, tokenizer, options).with_context(|| files.name)
 }

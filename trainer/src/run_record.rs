@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result};
+use pagebert_kernels::Precision as Products;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{DataOptions, ReadOptions};
@@ -84,6 +85,25 @@ impl DataRecord {
 }
 
 impl RunRecord {
+    /// The name of a precision in a record.
+    pub fn name_products(precision: Products) -> &'static str {
+        match precision {
+            Products::F32 => "f32",
+            Products::Bf16 => "bf16",
+        }
+    }
+
+    /// What the operands of products were kept in.
+    ///
+    /// # Errors
+    /// When the record names something else.
+    pub fn products(&self) -> Result<Products> {
+        [Products::F32, Products::Bf16]
+            .into_iter()
+            .find(|precision| Self::name_products(*precision) == self.computed_in)
+            .with_context(|| format!("run.toml: computed_in = \"{}\" is neither f32 nor bf16", self.computed_in))
+    }
+
     /// Reads the record of a run; `None` where the folder has none, as other checkpoints.
     pub fn read(run: &Path) -> Result<Option<RunRecord>> {
         let path = run.join(FILE);

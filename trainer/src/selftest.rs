@@ -1,20 +1,21 @@
 //! `pagebert devices --selftest`: does a device compute what the CPU computes?
 //!
 //! Owns a tiny model that is trained for ten steps on both, and the bounds within which losses and
-//! gradients must agree.
+//! gradients must agree. The device computes with the plain twins, which is all that a graphics
+//! card has; on the other side are the CPU's fused operations.
 
 use std::io::Write;
 
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
-use pagebert_kernels::DropoutKey;
+use pagebert_kernels::{DropoutKey, Precision as Products};
 use pagebert_kernels::dropout::hash;
 use pagebert_model::{Batch, BertConfig, Weights};
 
 use crate::devices::DeviceSpec;
 use crate::progress::Console;
 use crate::settings::Settings;
-use crate::train::engine::{Engine, MicroBatch};
+use crate::train::engine::{Engine, MicroBatch, Route};
 
 const STEPS: u64 = 10;
 /// Devices add numbers up in different orders: f32 keeps about seven digits of each.
@@ -38,8 +39,8 @@ pub fn run(spec: DeviceSpec, console: &Console) -> Result<()> {
     let device = crate::inference::device(spec)?;
     console.note(format!("training a tiny BERT for {STEPS} steps on {spec} and on the CPU"));
     let config = BertConfig::from_json(TINY.as_bytes())?;
-    let there = train(&config, &device)?;
-    let here = train(&config, &Device::Cpu)?;
+    let there = train(&config, &device, Route::Plain)?;
+    let here = train(&config, &Device::Cpu, Route::Fused)?;
     let mut out = std::io::stdout().lock();
     let (mut worst_loss, mut worst_gradient) = (0f64, (0f64, String::new()));
     writeln!(out, "step  loss on {spec:<8}  loss on cpu  largest gradient difference")?;
@@ -83,10 +84,10 @@ pub fn run(spec: DeviceSpec, console: &Console) -> Result<()> {
     Ok(())
 }
 
-fn train(config: &BertConfig, device: &Device) -> Result<Vec<Step>> {
+fn train(config: &BertConfig, device: &Device, route: Route) -> Result<Vec<Step>> {
     let settings = Settings::load(&[], &[])?;
     let weights = Weights::random(config, 1, device)?;
-    let mut engine = Engine::new(&weights, config, &settings)?;
+    let mut engine = Engine::on(weights, config, &settings, Products::F32, route)?;
     let mut steps = Vec::new();
     for step in 0..STEPS {
         let lengths = [1 + step as usize, 64, 17, 30];

@@ -70,6 +70,8 @@ pub struct Settings {
     pub test_fraction: f64,
     /// How products are computed.
     pub precision: Precision,
+    /// Whether layers are computed again in the backward pass, which keeps less of them.
+    pub checkpoint_layers: bool,
     /// Threads to compute with; 0: as many as there are cores.
     pub threads: usize,
     /// Steps between lines of `metrics.jsonl`.
@@ -157,6 +159,8 @@ enum Kind {
     NumberOr { min: f64, max: f64, example: &'static str, word: &'static str },
     /// One of some words.
     Word(&'static [&'static str]),
+    /// true or false.
+    Switch,
 }
 
 const fn whole(min: i64, max: i64, example: &'static str) -> Kind {
@@ -190,6 +194,7 @@ const KEYS: &[(&str, Kind)] = &[
     ("valid_fraction", number(0.0, 0.9, "0.1")),
     ("test_fraction", number(0.0, 0.9, "0.1")),
     ("precision", Kind::Word(&["auto", "f32", "bf16"])),
+    ("checkpoint_layers", Kind::Switch),
     ("threads", whole(0, 4096, "4")),
     ("log_every", whole(1, MANY, "10")),
     ("eval_every", whole(0, MANY, "100")),
@@ -226,6 +231,12 @@ impl Kind {
             Kind::Word(words) => match value {
                 Value::String(given) if words.contains(&given.as_str()) => Ok(value.clone()),
                 _ => Err(format!("one of {}", words.join(", "))),
+            },
+            Kind::Switch => match value {
+                Value::Boolean(_) => Ok(value.clone()),
+                Value::String(given) if given == "true" => Ok(Value::Boolean(true)),
+                Value::String(given) if given == "false" => Ok(Value::Boolean(false)),
+                _ => Err("true or false".to_string()),
             },
         }
     }

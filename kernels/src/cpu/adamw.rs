@@ -1,6 +1,7 @@
 //! AdamW's arithmetic, and the gradient's norm.
 
 use super::dispatch;
+use super::parallel::for_each;
 
 #[cfg(not(target_family = "wasm"))]
 use rayon::prelude::*;
@@ -38,6 +39,54 @@ pub fn step(step: &Step, param: &mut [f32], grad: &[f32], mean: &mut [f32], squa
     #[cfg(target_family = "wasm")]
     piece(step, param, grad, mean, square);
 }
+
+/// Some rows of a table, and their gradients.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a> {
+    /// Columns.
+    pub width: usize,
+    /// The rows to step, one for each of the table's.
+    pub live: &'a [bool],
+    /// The rows whose gradient is not 0, ascending.
+    pub ids: &'a [u32],
+    /// Their gradients.
+    pub values: &'a [f32],
+}
+
+/// One step on a table's live rows, in place.
+pub fn step_rows(
+    step: &Step,
+    param: &mut [f32],
+    rows: Rows<'_>,
+    mean: &mut [f32],
+    square: &mut [f32],
+) {
+    let Rows { width, live, ids, values } = rows;
+    let together = (PIECE / width.max(1)).max(1);
+    let zeros = vec![0f32; width];
+    let size = (together * width).max(1);
+    let tasks = param.chunks_mut(size).zip(mean.chunks_mut(size).zip(square.chunks_mut(size)));
+    for_each(tasks.collect(), |index, (param, (mean, square)): Task<'_>| {
+        let first = index * together;
+        let mut next = ids.partition_point(|id| (*id as usize) < first);
+        let each = param.chunks_exact_mut(width);
+        let each = each.zip(mean.chunks_exact_mut(width).zip(square.chunks_exact_mut(width)));
+        for (row, (param, (mean, square))) in each.enumerate() {
+            let row = first + row;
+            let mut grad = zeros.as_slice();
+            if ids.get(next).is_some_and(|id| *id as usize == row) {
+                grad = &values[next * width..][..width];
+                next += 1;
+            }
+            if live[row] {
+                piece(step, param, grad, mean, square);
+            }
+        }
+    });
+}
+
+/// A piece of a parameter with its running means.
+type Task<'a> = (&'a mut [f32], (&'a mut [f32], &'a mut [f32]));
 
 dispatch! {
 fn piece(step: &Step, param: &mut [f32], grad: &[f32], mean: &mut [f32], square: &mut [f32]) {

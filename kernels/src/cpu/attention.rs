@@ -1,13 +1,22 @@
-//! Self-attention within each packed sequence, a row of scores at a time.
+//! Self-attention within each packed sequence, a head and a block of queries at a time.
 //!
-//! Nothing of a sequence's length squared is kept: the backward pass makes each row of
-//! probabilities again, as in Rabe and Staats, Self-attention does not need O(n²) memory (2021).
+//! Nothing of a sequence's length squared is kept: the backward pass makes the probabilities again,
+//! as in Dao, Fu, Ermon, Rudra and Ré, FlashAttention (2022).
 
-use super::dispatch;
-use super::math::exp;
-use super::parallel::for_pieces;
-use crate::reference::attention_index;
+mod backward;
+mod rows;
+
+use std::ops::Range;
+
+use self::rows::{Mask, softmax};
+use super::element::padded;
+use super::gemm::{Blocks, Into, Product};
+use super::pack::{columns_to_panels, rows_to_panels};
+use super::parallel::{BLOCK, for_each, pieces};
+use super::{Element, Kernel};
 use crate::{Dropout, Sequences};
+
+pub use backward::backward;
 
 /// The shape of the work.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +29,27 @@ pub struct Shape<'a> {
     pub head_dim: usize,
     /// Dropout of the probabilities.
     pub dropout: Option<Dropout>,
+    /// Which rows ask.
+    pub queries: Queries,
+}
+
+/// The rows that attention is computed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queries {
+    /// Every row: as many rows out as in.
+    All,
+    /// Each sequence's first: one row out a sequence.
+    First,
+}
+
+impl Queries {
+    /// How many of a sequence's rows ask.
+    pub fn of(self, length: usize) -> usize {
+        match self {
+            Self::All => length,
+            Self::First => length.min(1),
+        }
+    }
 }
 
 impl Shape<'_> {
@@ -27,214 +57,188 @@ impl Shape<'_> {
         self.heads * self.head_dim
     }
 
-    fn starts(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
-        self.sequences.ranges()
+    fn ranges(&self) -> Vec<Range<usize>> {
+        self.sequences.ranges().collect()
+    }
+
+    /// Rows that come out.
+    pub fn rows(&self) -> usize {
+        self.sequences.ranges().map(|rows| self.queries.of(rows.len())).sum()
     }
 }
 
-/// qkv `[T, 3·H]` → `[T, H]`.
-pub fn forward(qkv: &[f32], shape: Shape<'_>) -> Vec<f32> {
+/// qkv `[T, 3·H]` → `[rows, H]`.
+pub fn forward<E: Element>(qkv: &[E], shape: Shape<'_>) -> Vec<E> {
     let hidden = shape.hidden();
-    let ranges: Vec<_> = shape.starts().collect();
-    let mut out = vec![0f32; shape.sequences.tokens() * hidden];
-    for_pieces(&mut out, ranges.iter().map(|rows| rows.len() * hidden), |i, out| {
-        let rows = ranges[i].clone();
-        let mut scratch = Scratch::new(rows.len(), shape.head_dim);
-        for head in 0..shape.heads {
-            scratch.load(&qkv[rows.start * 3 * hidden..], hidden, head);
-            for row in 0..rows.len() {
-                scratch.probabilities(row, shape.dropout, head, shape.heads, rows.start + row);
-                let at = row * hidden + head * shape.head_dim;
-                let out = &mut out[at..at + shape.head_dim];
-                combine(&scratch.dropped, &scratch.values, out);
-            }
+    let ranges = shape.ranges();
+    let mut out = vec![E::zeroed(); shape.rows() * hidden];
+    let lengths = ranges.iter().map(|rows| shape.queries.of(rows.len()) * hidden);
+    let tasks = pieces(&mut out, lengths);
+    for_each(tasks, |index, out| {
+        let rows = ranges[index].clone();
+        if rows.is_empty() {
+            return;
+        }
+        let qkv = &qkv[rows.start * 3 * hidden..rows.end * 3 * hidden];
+        let mut head = Head::<E>::new(rows.len(), shape);
+        for number in 0..shape.heads {
+            head.load(qkv, number);
+            head.forward(number, rows.start, out);
         }
     });
     out
 }
 
-/// The gradient of qkv, `[T, 3·H]`.
-pub fn backward(qkv: &[f32], grad: &[f32], shape: Shape<'_>) -> Vec<f32> {
-    let hidden = shape.hidden();
-    let ranges: Vec<_> = shape.starts().collect();
-    let mut out = vec![0f32; qkv.len()];
-    for_pieces(&mut out, ranges.iter().map(|rows| rows.len() * 3 * hidden), |i, out| {
-        let rows = ranges[i].clone();
-        let (n, d) = (rows.len(), shape.head_dim);
-        let mut scratch = Scratch::new(n, d);
-        let (mut dkeys, mut dvalues) = (vec![0f32; n * d], vec![0f32; n * d]);
-        let mut dscores = vec![0f32; n];
-        for head in 0..shape.heads {
-            scratch.load(&qkv[rows.start * 3 * hidden..], hidden, head);
-            dkeys.fill(0.0);
-            dvalues.fill(0.0);
-            for row in 0..n {
-                scratch.probabilities(row, shape.dropout, head, shape.heads, rows.start + row);
-                let grad = &grad[(rows.start + row) * hidden + head * d..][..d];
-                // Gradients of the dropped probabilities, then of the scores.
-                transposed_product(grad, &scratch.values_t, &mut dscores);
-                scores_backward(
-                    &scratch.kept,
-                    &scratch.dropped,
-                    shape.dropout,
-                    scratch.scale,
-                    &mut dscores,
-                );
-                let at = row * 3 * hidden + head * d;
-                combine(&dscores, &scratch.keys, &mut out[at..at + d]);
-                outer(&dscores, &scratch.queries[row * d..][..d], &mut dkeys);
-                outer(&scratch.dropped, grad, &mut dvalues);
-            }
-            for row in 0..n {
-                let at = row * 3 * hidden + head * d;
-                out[at + hidden..][..d].copy_from_slice(&dkeys[row * d..][..d]);
-                out[at + 2 * hidden..][..d].copy_from_slice(&dvalues[row * d..][..d]);
-            }
-        }
-    });
-    out
+/// Columns of a head, padded to whole panels.
+fn panel_width<E: Element>(kernel: &Kernel<E>, columns: usize) -> usize {
+    kernel.panels(columns) * kernel.columns
 }
 
 /// One head of one sequence.
-struct Scratch {
+struct Head<'a, E> {
+    shape: Shape<'a>,
+    kernel: Kernel<E>,
+    /// The sequence's length.
     n: usize,
-    d: usize,
-    scale: f32,
-    /// `[n, d]`
-    queries: Vec<f32>,
-    /// `[n, d]`
-    keys: Vec<f32>,
-    /// `[d, n]`
-    keys_t: Vec<f32>,
-    /// `[n, d]`
-    values: Vec<f32>,
-    /// `[d, n]`
-    values_t: Vec<f32>,
-    /// One row's probabilities, `[n]`.
-    kept: Vec<f32>,
-    /// The same after dropout.
-    dropped: Vec<f32>,
+    /// The number of queries.
+    asking: usize,
+    /// The head's columns, padded as the summed dimension.
+    depth: usize,
+    /// The length, padded as the summed dimension.
+    key_depth: usize,
+    /// The length, padded to whole panels: columns of a score's row.
+    scores_ld: usize,
+    /// `[queries, depth]`
+    queries: Vec<E>,
+    /// Panels of keysᵀ.
+    keys: Vec<E>,
+    /// Panels of values.
+    values: Vec<E>,
+    /// `[BLOCK, scores_ld]`
+    scores: Vec<f32>,
+    /// `[BLOCK, key_depth]`
+    dropped: Vec<E>,
+    /// A block of products with the head's columns.
+    product: Vec<f32>,
 }
 
-impl Scratch {
-    fn new(n: usize, d: usize) -> Self {
-        let matrix = || vec![0f32; n * d];
+impl<'a, E: Element> Head<'a, E> {
+    fn new(n: usize, shape: Shape<'a>) -> Self {
+        let kernel = E::kernel();
+        let depth = padded::<E>(shape.head_dim);
+        // Rows are transposed sixteen groups at a time.
+        let key_depth = n.next_multiple_of(16 * E::GROUP);
+        let scores_ld = panel_width(&kernel, n).next_multiple_of(16).max(key_depth);
+        let asking = shape.queries.of(n);
+        let rows = asking.next_multiple_of(kernel.rows);
+        let block = BLOCK.min(rows);
+        let width = panel_width(&kernel, shape.head_dim);
         Self {
+            shape,
+            kernel,
             n,
-            d,
-            scale: 1.0 / (d as f32).sqrt(),
-            queries: matrix(),
-            keys: matrix(),
-            keys_t: matrix(),
-            values: matrix(),
-            values_t: matrix(),
-            kept: vec![0.0; n],
-            dropped: vec![0.0; n],
+            asking,
+            depth,
+            key_depth,
+            scores_ld,
+            queries: vec![E::zeroed(); rows * depth],
+            keys: vec![E::zeroed(); kernel.panels(n) * kernel.columns * depth],
+            values: vec![E::zeroed(); width * key_depth],
+            scores: vec![0.0; block * scores_ld],
+            dropped: vec![E::zeroed(); block * key_depth],
+            product: vec![0.0; block * width],
         }
     }
 
-    /// qkv starts with the sequence's first row.
-    fn load(&mut self, qkv: &[f32], hidden: usize, head: usize) {
-        let (n, d) = (self.n, self.d);
-        for row in 0..n {
-            let at = row * 3 * hidden + head * d;
-            self.queries[row * d..][..d].copy_from_slice(&qkv[at..][..d]);
-            self.keys[row * d..][..d].copy_from_slice(&qkv[at + hidden..][..d]);
-            self.values[row * d..][..d].copy_from_slice(&qkv[at + 2 * hidden..][..d]);
-            for column in 0..d {
-                self.keys_t[column * n + row] = qkv[at + hidden + column];
-                self.values_t[column * n + row] = qkv[at + 2 * hidden + column];
-            }
+    /// Takes up one head of the sequence's rows.
+    fn load(&mut self, qkv: &[E], head: usize) {
+        let (d, hidden) = (self.shape.head_dim, self.shape.hidden());
+        let at = |part: usize| part * hidden + head * d;
+        copy_rows(&qkv[at(0)..], 3 * hidden, d, self.depth, self.asking, &mut self.queries);
+        let columns = self.kernel.columns;
+        let keys = &qkv[at(1)..];
+        columns_to_panels(keys, 3 * hidden, self.n, d, self.depth, columns, &mut self.keys);
+        let values = &qkv[at(2)..];
+        let depth = self.key_depth;
+        rows_to_panels(values, 3 * hidden, self.n, d, depth, columns, &mut self.values);
+    }
+
+    /// Fills `scores` with a block's probabilities and `dropped` with what is left of them.
+    fn probabilities(&mut self, head: usize, first_row: usize, block: &Range<usize>) {
+        let rows = block.len().next_multiple_of(self.kernel.rows);
+        let product = Product {
+            a: &self.queries[block.start * self.depth..],
+            lda: self.depth,
+            b: &self.keys,
+            panel_stride: self.kernel.columns * self.depth,
+            depth: self.depth,
+            blocks: Blocks::ONE,
+            rows,
+            panels: self.kernel.panels(self.n),
+        };
+        self.kernel.multiply(&product, &mut self.scores, self.scores_ld, Into::Replace);
+        let mask = Mask {
+            dropout: self.shape.dropout,
+            head,
+            heads: self.shape.heads,
+            first_row: first_row + block.start,
+        };
+        let scale = 1.0 / (self.shape.head_dim as f32).sqrt();
+        let scores = &mut self.scores[..block.len() * self.scores_ld];
+        softmax(scores, self.scores_ld, self.n, scale, &mask, &mut self.dropped, self.key_depth);
+    }
+
+    /// out: the sequence's rows `[queries, H]`.
+    fn forward(&mut self, head: usize, first_row: usize, out: &mut [E]) {
+        let (d, hidden) = (self.shape.head_dim, self.shape.hidden());
+        let width = panel_width(&self.kernel, d);
+        for start in (0..self.asking).step_by(BLOCK) {
+            let block = start..(start + BLOCK).min(self.asking);
+            self.probabilities(head, first_row, &block);
+            let product = Product {
+                a: &self.dropped,
+                lda: self.key_depth,
+                b: &self.values,
+                panel_stride: self.kernel.columns * self.key_depth,
+                depth: self.key_depth,
+                blocks: Blocks::ONE,
+                rows: block.len().next_multiple_of(self.kernel.rows),
+                panels: self.kernel.panels(d),
+            };
+            self.kernel.multiply(&product, &mut self.product, width, Into::Replace);
+            let out = &mut out[block.start * hidden + head * d..];
+            round_columns(&self.product, width, d, block.len(), hidden, out);
         }
     }
-
-    /// Fills `kept` and `dropped` for one query.
-    fn probabilities(
-        &mut self,
-        row: usize,
-        dropout: Option<Dropout>,
-        head: usize,
-        heads: usize,
-        query_row: usize,
-    ) {
-        let query = &self.queries[row * self.d..][..self.d];
-        transposed_product(query, &self.keys_t, &mut self.kept);
-        softmax(&mut self.kept, self.scale);
-        let first = attention_index(head, heads, query_row, 0);
-        super::norm::apply(&self.kept, dropout, first, &mut self.dropped);
-    }
 }
 
-dispatch! {
-/// `out[j] = Σ_c x[c] · matrix[c, j]`: matrix `[d, n]`.
-fn transposed_product(x: &[f32], matrix: &[f32], out: &mut [f32]) {
-    out.fill(0.0);
-    let n = out.len();
-    for (x, row) in x.iter().zip(matrix.chunks_exact(n.max(1))) {
-        out.iter_mut().zip(row).for_each(|(out, y)| *out += x * y);
-    }
-}
-}
-
-dispatch! {
-/// `out[c] = Σ_j x[j] · matrix[j, c]`: matrix `[n, d]`.
-fn combine(x: &[f32], matrix: &[f32], out: &mut [f32]) {
-    out.fill(0.0);
-    let d = out.len();
-    for (x, row) in x.iter().zip(matrix.chunks_exact(d.max(1))) {
-        out.iter_mut().zip(row).for_each(|(out, y)| *out += x * y);
-    }
-}
-}
-
-dispatch! {
-/// `out[j, c] += x[j] · y[c]`.
-fn outer(x: &[f32], y: &[f32], out: &mut [f32]) {
-    for (x, row) in x.iter().zip(out.chunks_exact_mut(y.len())) {
-        row.iter_mut().zip(y).for_each(|(out, y)| *out += x * y);
-    }
-}
-}
-
-dispatch! {
-fn softmax(row: &mut [f32], scale: f32) {
-    let mut largest = f32::NEG_INFINITY;
-    for x in row.iter_mut() {
-        *x *= scale;
-        largest = if *x > largest { *x } else { largest };
-    }
-    row.iter_mut().for_each(|x| *x = exp(*x - largest));
-    let mut sums = [0f32; 16];
-    for chunk in row.chunks(16) {
-        sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += x);
-    }
-    let inverse = 1.0 / sums.iter().sum::<f32>();
-    row.iter_mut().for_each(|x| *x *= inverse);
-}
-}
-
-dispatch! {
-/// From the gradients of the dropped probabilities to those of the scores before their scale.
-fn scores_backward(
-    kept: &[f32],
-    dropped: &[f32],
-    dropout: Option<Dropout>,
-    scale: f32,
-    grad: &mut [f32],
+/// Copies `count` rows of `width`, `ld` apart, to rows of `to_ld`.
+fn copy_rows<E: Element>(
+    from: &[E],
+    ld: usize,
+    width: usize,
+    to_ld: usize,
+    count: usize,
+    to: &mut [E],
 ) {
-    // dropped = kept · multiplier, and what was dropped passes nothing back.
-    let mut sums = [0f32; 16];
-    for (grad, dropped) in grad.chunks(16).zip(dropped.chunks(16)) {
-        for ((sum, grad), dropped) in sums.iter_mut().zip(grad).zip(dropped) {
-            *sum += grad * dropped;
-        }
+    for row in 0..count {
+        to[row * to_ld..][..width].copy_from_slice(&from[row * ld..][..width]);
     }
-    let along = sums.iter().sum::<f32>();
-    let multiplier = dropout.map_or(1.0, |dropout| dropout.scale());
-    for ((grad, kept), dropped) in grad.iter_mut().zip(kept).zip(dropped) {
-        // A probability of 0 passes nothing on either way.
-        let passed = if *dropped == 0.0 { 0.0 } else { *grad * multiplier };
-        *grad = kept * (passed - along) * scale;
+}
+
+super::dispatch! {
+/// Rounds `count` rows of `width` columns, `ld` apart, to rows `out_ld` apart.
+fn round_columns<E: Element>(
+    from: &[f32],
+    ld: usize,
+    width: usize,
+    count: usize,
+    out_ld: usize,
+    out: &mut [E],
+) {
+    for row in 0..count {
+        let from = &from[row * ld..][..width];
+        out[row * out_ld..][..width].iter_mut().zip(from).for_each(|(out, x)| *out = E::new(*x));
     }
 }
 }

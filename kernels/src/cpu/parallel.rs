@@ -5,71 +5,37 @@
 use rayon::prelude::*;
 
 /// Rows handled by one task.
-pub const BLOCK: usize = 32;
+pub const BLOCK: usize = 64;
 
-/// Hands `out`, rows of `width`, out in blocks: `task` gets the first row's number and the block.
-pub fn for_rows(out: &mut [f32], width: usize, task: impl Fn(usize, &mut [f32]) + Sync) {
-    let size = (BLOCK * width).max(1);
+/// Gives each item, with its number, to a task.
+pub fn for_each<T: Send>(items: Vec<T>, task: impl Fn(usize, T) + Sync + Send) {
     #[cfg(not(target_family = "wasm"))]
-    out.par_chunks_mut(size).enumerate().for_each(|(i, block)| task(i * BLOCK, block));
-    #[cfg(target_family = "wasm")]
-    out.chunks_mut(size).enumerate().for_each(|(i, block)| task(i * BLOCK, block));
-}
-
-/// As [`for_rows`], with two outputs of the same rows.
-pub fn for_rows2(
-    (first, width): (&mut [f32], usize),
-    (second, width2): (&mut [f32], usize),
-    task: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
-) {
-    let (size, size2) = ((BLOCK * width).max(1), (BLOCK * width2).max(1));
-    #[cfg(not(target_family = "wasm"))]
-    first
-        .par_chunks_mut(size)
-        .zip(second.par_chunks_mut(size2))
-        .enumerate()
-        .for_each(|(i, (a, b))| task(i * BLOCK, a, b));
-    #[cfg(target_family = "wasm")]
-    first
-        .chunks_mut(size)
-        .zip(second.chunks_mut(size2))
-        .enumerate()
-        .for_each(|(i, (a, b))| task(i * BLOCK, a, b));
-}
-
-/// Hands pieces of given lengths out, one a task.
-pub fn for_pieces(
-    mut out: &mut [f32],
-    lengths: impl Iterator<Item = usize>,
-    task: impl Fn(usize, &mut [f32]) + Sync,
-) {
-    let mut pieces = Vec::new();
-    for length in lengths {
-        let (piece, rest) = out.split_at_mut(length);
-        pieces.push(piece);
-        out = rest;
+    if items.len() > 1 {
+        return items.into_par_iter().enumerate().with_max_len(1).for_each(|(i, item)| task(i, item));
     }
-    #[cfg(not(target_family = "wasm"))]
-    pieces.into_par_iter().enumerate().for_each(|(i, piece)| task(i, piece));
-    #[cfg(target_family = "wasm")]
-    pieces.into_iter().enumerate().for_each(|(i, piece)| task(i, piece));
+    items.into_iter().enumerate().for_each(|(i, item)| task(i, item));
 }
 
-/// The sums of columns over blocks of rows, added up in the blocks' order. `task` adds the rows
-/// from the first number to before the second to its sums.
-pub fn column_sums(
-    rows: usize,
-    width: usize,
-    task: impl Fn(usize, usize, &mut [f32]) + Sync,
-) -> Vec<f32> {
-    let blocks = rows.div_ceil(BLOCK);
-    let mut partial = vec![0f32; blocks * width];
-    for_pieces(&mut partial, (0..blocks).map(|_| width), |i, sums| {
-        task(i * BLOCK, ((i + 1) * BLOCK).min(rows), sums);
-    });
-    let mut sums = vec![0f32; width];
-    for block in partial.chunks(width.max(1)) {
-        sums.iter_mut().zip(block).for_each(|(sum, x)| *sum += x);
+/// Cuts a slice into pieces of given lengths.
+pub fn pieces<T>(mut all: &mut [T], lengths: impl Iterator<Item = usize>) -> Vec<&mut [T]> {
+    lengths
+        .map(|length| {
+            let (piece, rest) = std::mem::take(&mut all).split_at_mut(length);
+            all = rest;
+            piece
+        })
+        .collect()
+}
+
+/// Cuts `rows` rows of `width` into blocks of [`BLOCK`].
+pub fn blocks<T>(all: &mut [T], rows: usize, width: usize) -> Vec<&mut [T]> {
+    let starts = (0..rows).step_by(BLOCK);
+    pieces(all, starts.map(|start| BLOCK.min(rows - start) * width))
+}
+
+/// Adds the rows of partial sums up, in their order: `[parts, width]` → `[width]`.
+pub fn add_up(partial: &[f32], sums: &mut [f32]) {
+    for part in partial.chunks_exact(sums.len().max(1)) {
+        sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
     }
-    sums
 }

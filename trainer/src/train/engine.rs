@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-use pagebert_kernels::{AdamW, AdamWConfig, DropoutKey, cross_entropy};
+use pagebert_kernels::{
+    AdamW, AdamWConfig, DropoutKey, EncoderOptions, Gradients, Precision, cross_entropy,
+};
 use pagebert_model::weights::{decays, split_fused};
 use pagebert_model::{Batch, BertConfig, BertForSequenceClassification, Weights};
 
@@ -31,6 +33,15 @@ impl StepReport {
     }
 }
 
+/// Which of the two implementations computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// Fused operations where the device has them.
+    Fused,
+    /// The plain twins everywhere.
+    Plain,
+}
+
 /// A part of a step that is computed at once.
 pub struct MicroBatch {
     /// The packed texts.
@@ -46,6 +57,8 @@ pub struct Engine {
     vars: BTreeMap<String, Var>,
     model: BertForSequenceClassification,
     optimizer: AdamW,
+    /// What the fused encoder computes; autograd has the rest.
+    gradients: Option<Gradients>,
     device: Device,
 }
 
@@ -54,16 +67,44 @@ impl Engine {
     ///
     /// # Errors
     /// When memory or the device fails.
-    pub fn new(weights: &Weights, config: &BertConfig, settings: &Settings) -> Result<Engine> {
+    pub fn new(
+        weights: Weights,
+        config: &BertConfig,
+        settings: &Settings,
+        precision: Precision,
+    ) -> Result<Engine> {
+        Self::on(weights, config, settings, precision, Route::Fused)
+    }
+
+    /// As [`Engine::new`], by the given way.
+    ///
+    /// # Errors
+    /// When memory or the device fails.
+    pub fn on(
+        weights: Weights,
+        config: &BertConfig,
+        settings: &Settings,
+        precision: Precision,
+        route: Route,
+    ) -> Result<Engine> {
         let mut vars = BTreeMap::new();
-        for (name, tensor) in weights.iter() {
-            vars.insert(name.to_string(), Var::from_tensor(tensor)?);
+        for (name, tensor) in weights.into_tensors() {
+            // One at a time, so that memory never holds all of them twice.
+            vars.insert(name, Var::from_tensor(&tensor)?);
         }
+        let on_cpu = vars.values().all(|var| var.device().is_cpu());
+        let gradients = (on_cpu && route == Route::Fused).then(Gradients::default);
         let shared = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone()));
-        let model = BertForSequenceClassification::load(&Weights::from_tensors(shared), config)?;
+        let options = EncoderOptions {
+            precision,
+            gradients: gradients.clone(),
+            checkpoint_layers: settings.checkpoint_layers,
+        };
+        let shared = Weights::from_tensors(shared);
+        let model = BertForSequenceClassification::load_with(&shared, config, options)?;
         let parameters =
             vars.iter().map(|(name, var)| (name.clone(), var.clone(), decays(name))).collect();
-        let optimizer = AdamW::new(
+        let mut optimizer = AdamW::new(
             parameters,
             AdamWConfig {
                 weight_decay: settings.weight_decay,
@@ -71,8 +112,11 @@ impl Engine {
                 ..AdamWConfig::default()
             },
         )?;
+        if let Some(gradients) = &gradients {
+            optimizer = optimizer.with_gradients(gradients);
+        }
         let device = model.device().clone();
-        Ok(Engine { vars, model, optimizer, device })
+        Ok(Engine { vars, model, optimizer, gradients, device })
     }
 
     /// The model, which sees every update.
@@ -104,7 +148,14 @@ impl Engine {
             Some(gradients) if loss.is_finite() => self.optimizer.step(&gradients, lr)?,
             _ => f64::NAN,
         };
+        self.weights_changed();
         Ok(StepReport { loss, grad_norm, tokens })
+    }
+
+    fn weights_changed(&self) {
+        if let Some(gradients) = &self.gradients {
+            gradients.weights_changed();
+        }
     }
 
     /// The mean loss over all texts of some batches, and its gradients: of one batch after the
@@ -116,6 +167,9 @@ impl Engine {
         let texts: usize = batches.iter().map(|part| part.labels.len()).sum();
         let mut sum: Option<GradStore> = None;
         let mut loss_sum = 0.0;
+        if let Some(gradients) = &self.gradients {
+            gradients.clear();
+        }
         for part in batches {
             let logits = self.model.forward(&part.batch, part.dropout)?;
             let labels = Tensor::new(part.labels.as_slice(), &self.device)?;
@@ -181,6 +235,7 @@ impl Engine {
             var.set(&find("weight", name)?.to_device(&self.device)?)
                 .with_context(|| format!("weight.{name}"))?;
         }
+        self.weights_changed();
         self.optimizer
             .restore(steps as u64, |name| Ok((find("mean", name)?, find("square", name)?)))?;
         Ok(())
@@ -193,8 +248,12 @@ impl Engine {
     pub fn named(&self, gradients: &GradStore) -> Result<BTreeMap<String, Tensor>> {
         let mut named = BTreeMap::new();
         for (name, var) in &self.vars {
-            let gradient = gradients.get(var).with_context(|| format!("{name} has no gradient"))?;
-            named.insert(name.clone(), gradient.clone());
+            let slot = self.gradients.as_ref().and_then(|gradients| gradients.find(name));
+            let gradient = match slot {
+                Some(slot) => slot.tensor(var.shape())?,
+                None => gradients.get(var).cloned(),
+            };
+            named.insert(name.clone(), gradient.with_context(|| format!("{name} has no gradient"))?);
         }
         Ok(split_fused(&named)?)
     }

@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use pagebert_kernels::Precision as Products;
 use pagebert_model::weights::Missing;
 use pagebert_model::{BertConfig, TextTokenizer, Weights};
 
@@ -29,6 +30,8 @@ pub struct TestRow {
 
 /// All that is known before the first step.
 pub struct Prepared {
+    /// What the operands of products are kept in.
+    pub precision: Products,
     /// `run.toml`.
     pub record: RunRecord,
     /// The model's configuration, with the data's labels.
@@ -70,7 +73,11 @@ impl Prepared {
         resumed: Option<&RunRecord>,
         console: &Console,
     ) -> Result<Prepared> {
-        let computed_in = computed_in(settings.precision, device_spec)?;
+        let precision = match resumed {
+            // On another machine `auto` could mean something else, and the end would differ.
+            Some(record) => record.products()?,
+            None => products(settings.precision, device_spec),
+        };
         let device = crate::inference::device(device_spec)?;
         let options = args.read.options()?;
         let base = base::resolve(&args.base, console)?;
@@ -128,7 +135,7 @@ impl Prepared {
             base: checkpoint.files.name.clone(),
             base_sha256: checkpoint.weights_sha256.clone(),
             device: device_spec.to_string(),
-            computed_in: computed_in.into(),
+            computed_in: RunRecord::name_products(precision).into(),
             data: DataRecord {
                 path: absolute(&args.data)?,
                 sha256: data.sha256.clone(),
@@ -157,6 +164,7 @@ impl Prepared {
         let test = sides.encode(&data, test_file.as_ref(), Side::Test)?;
         let test_rows = sides.rows(&data, test_file.as_ref(), Side::Test);
         Ok(Prepared {
+            precision,
             record,
             config: checkpoint.config,
             weights: checkpoint.weights,
@@ -204,13 +212,17 @@ impl Sides<'_> {
     }
 }
 
-/// `f32` or `bf16`.
-fn computed_in(precision: Precision, device: DeviceSpec) -> Result<&'static str, UsageError> {
-    match precision {
-        Precision::Auto | Precision::F32 => Ok("f32"),
-        Precision::Bf16 => Err(UsageError(format!(
-            "precision=bf16: this pagebert trains in f32 alone on {device}. Leave precision at auto"
-        ))),
+/// What `precision` means on a device.
+fn products(precision: Precision, device: DeviceSpec) -> Products {
+    match (precision, device) {
+        (Precision::F32, _) => Products::F32,
+        (Precision::Bf16, _) => Products::Bf16,
+        (Precision::Auto, DeviceSpec::Cpu) if Products::bf16_is_fast() => Products::Bf16,
+        (Precision::Auto, DeviceSpec::Cpu) => Products::F32,
+        (Precision::Auto, DeviceSpec::Cuda(index)) if crate::devices::has_bf16(index) => {
+            Products::Bf16
+        }
+        (Precision::Auto, DeviceSpec::Cuda(_)) => Products::F32,
     }
 }
 

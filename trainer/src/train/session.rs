@@ -82,13 +82,14 @@ impl<'a> Session<'a> {
     }
 
     fn new(
-        prepared: Prepared,
+        mut prepared: Prepared,
         folder: RunFolder,
         progress: Progress,
         console: &'a Console,
     ) -> Result<Self> {
+        let weights = std::mem::take(&mut prepared.weights);
         let settings = &prepared.record.settings;
-        let engine = Engine::new(&prepared.weights, &prepared.config, settings)?;
+        let engine = Engine::new(weights, &prepared.config, settings, prepared.precision)?;
         let batching = Batching::new(settings);
         let costs = prepared.train.costs(prepared.windowing);
         let (epoch_steps, all) = count_steps(settings, batching, &costs);

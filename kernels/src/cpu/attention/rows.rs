@@ -1,0 +1,125 @@
+//! What happens to rows of scores between the products.
+
+use crate::Dropout;
+use crate::cpu::math::exp;
+use crate::cpu::{Element, dispatch};
+use crate::reference::attention_index;
+
+/// Where a block of scores lies, which is what its dropout goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Mask {
+    /// The probabilities' dropout.
+    pub dropout: Option<Dropout>,
+    /// The head.
+    pub head: usize,
+    /// Of how many.
+    pub heads: usize,
+    /// The packed row of the block's first query.
+    pub first_row: usize,
+}
+
+impl Mask {
+    /// The multipliers of a row's keys, from `first` on.
+    #[inline(always)]
+    fn multipliers(&self, row: usize, first: usize) -> [f32; 16] {
+        let Some(dropout) = self.dropout else { return [1.0; 16] };
+        let base = attention_index(self.head, self.heads, self.first_row + row, first);
+        dropout.multipliers(base)
+    }
+}
+
+/// The largest of sixteen.
+#[inline(always)]
+fn largest(lanes: [f32; 16]) -> f32 {
+    lanes.iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a })
+}
+
+/// The sum of sixteen, in a fixed order.
+#[inline(always)]
+fn total(mut lanes: [f32; 16]) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0]
+}
+
+dispatch! {
+/// Scores `[rows, ld]`, n of them in a row, become probabilities; dropped `[rows, dropped_ld]` are
+/// those after dropout, and 0 beyond n.
+pub fn softmax<E: Element>(
+    scores: &mut [f32],
+    ld: usize,
+    n: usize,
+    scale: f32,
+    mask: &Mask,
+    dropped: &mut [E],
+    dropped_ld: usize,
+) {
+    let width = n.next_multiple_of(16);
+    for (row, (scores, dropped)) in
+        scores.chunks_exact_mut(ld).zip(dropped.chunks_exact_mut(dropped_ld)).enumerate()
+    {
+        scores[n..width].fill(f32::NEG_INFINITY);
+        let mut most = [f32::NEG_INFINITY; 16];
+        for chunk in scores[..width].chunks_exact(16) {
+            for (most, x) in most.iter_mut().zip(chunk) {
+                *most = if *x > *most { *x } else { *most };
+            }
+        }
+        let most = largest(most);
+        let mut sums = [0f32; 16];
+        for chunk in scores[..width].chunks_exact_mut(16) {
+            for (x, sum) in chunk.iter_mut().zip(&mut sums) {
+                // Taken away before the scale, so that a huge score is not infinite less itself.
+                *x = exp((*x - most) * scale);
+                *sum += *x;
+            }
+        }
+        let inverse = 1.0 / total(sums);
+        let chunks = scores[..width].chunks_exact_mut(16).zip(dropped.chunks_exact_mut(16));
+        for (index, (chunk, dropped)) in chunks.enumerate() {
+            let multipliers = mask.multipliers(row, 16 * index);
+            for ((x, dropped), multiplier) in chunk.iter_mut().zip(dropped).zip(multipliers) {
+                *x *= inverse;
+                *dropped = E::new(*x * multiplier);
+            }
+        }
+        dropped[width.min(dropped_ld)..].fill(E::zeroed());
+    }
+}
+}
+
+dispatch! {
+/// The scores' gradients, before their scale: probabilities `[rows, ld]` and the gradients of what
+/// was left of them, `grad` `[rows, ld]` → dscores `[rows, dscores_ld]`, 0 beyond n. `along` is,
+/// for each row, Σ dropped · grad, which is Σ output · gradient of the output.
+pub fn scores_backward<E: Element>(
+    probabilities: &[f32],
+    grad: &[f32],
+    ld: usize,
+    n: usize,
+    scale: f32,
+    mask: &Mask,
+    along: &[f32],
+    dscores: &mut [E],
+    dscores_ld: usize,
+) {
+    let width = n.next_multiple_of(16);
+    let rows = probabilities.chunks_exact(ld).zip(grad.chunks_exact(ld));
+    for (row, ((probabilities, grad), dscores)) in
+        rows.zip(dscores.chunks_exact_mut(dscores_ld)).enumerate()
+    {
+        let along = along[row];
+        let chunks = probabilities[..width].chunks_exact(16).zip(grad[..width].chunks_exact(16));
+        for (index, ((p, g), out)) in chunks.zip(dscores.chunks_exact_mut(16)).enumerate() {
+            let multipliers = mask.multipliers(row, 16 * index);
+            for (((p, g), out), multiplier) in p.iter().zip(g).zip(out).zip(multipliers) {
+                *out = E::new(p * (g * multiplier - along) * scale);
+            }
+        }
+        dscores[n..].fill(E::zeroed());
+    }
+}
+}

@@ -1,0 +1,180 @@
+//! Dropout, residual and layer norm behind a linear layer.
+//!
+//! Ba, Kiros and Hinton, Layer normalization (2016).
+
+use crate::Dropout;
+use crate::cpu::{Element, dispatch};
+use crate::gradients::GradientSlot;
+
+/// A layer norm's parameters.
+#[derive(Clone)]
+pub struct Norm {
+    /// Gain, `[H]`.
+    pub weight: Vec<f32>,
+    /// Shift, `[H]`.
+    pub bias: Vec<f32>,
+    /// Added to the variance.
+    pub eps: f32,
+    /// Where the gradients of weight and bias go.
+    pub gradients: Option<(GradientSlot, GradientSlot)>,
+}
+
+/// What a norm's backward pass needs: the normalised rows, and what they were multiplied by.
+pub struct SavedNorm<E> {
+    /// `[rows, H]`
+    pub normed: Vec<E>,
+    /// `[rows]`
+    pub inverse: Vec<f32>,
+}
+
+impl<E: Element> SavedNorm<E> {
+    /// Room for so many rows.
+    pub fn new(rows: usize, width: usize) -> Self {
+        Self { normed: vec![E::zeroed(); rows * width], inverse: vec![0.0; rows] }
+    }
+}
+
+/// The sum of f over two rows in sixteen lanes: a fixed order that is also a vector's.
+#[inline(always)]
+fn lanes(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut sums = [0f32; 16];
+    let (whole, rest) = x.as_chunks::<16>();
+    let (whole_y, rest_y) = y.as_chunks::<16>();
+    for (x, y) in whole.iter().zip(whole_y) {
+        for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
+            *sum += f(*x, *y);
+        }
+    }
+    for ((sum, x), y) in sums.iter_mut().zip(rest).zip(rest_y) {
+        *sum += f(*x, *y);
+    }
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            sums[lane] += sums[lane + half];
+        }
+    }
+    sums[0]
+}
+
+/// Multiplies a row by its dropout; `at` is the first element's index.
+#[inline(always)]
+fn drop_row(row: &mut [f32], dropout: Option<Dropout>, at: u64) {
+    let Some(dropout) = dropout else { return };
+    for (index, chunk) in row.chunks_mut(16).enumerate() {
+        let multipliers = dropout.multipliers(at + 16 * index as u64);
+        chunk.iter_mut().zip(multipliers).for_each(|(x, multiplier)| *x *= multiplier);
+    }
+}
+
+/// A row of `LayerNorm(x + shift + other)`.
+pub fn norm_row(
+    x: &mut [f32],
+    shift: &[f32],
+    other: &[f32],
+    norm: &Norm,
+    out: &mut [f32],
+    normed: &mut [f32],
+    inverse: &mut f32,
+) {
+    forward(x, shift, other, None, 0, norm, out, normed, inverse);
+}
+
+/// The backward pass of [`norm_row`]; `dz` is the gradient of each of the three, and `same` equals
+/// it.
+pub fn norm_row_backward(
+    grad: &[f32],
+    normed: &[f32],
+    inverse: f32,
+    weight: &[f32],
+    x: &mut [f32],
+    dz: &mut [f32],
+    same: &mut [f32],
+    sums: &mut [f32],
+) {
+    backward(grad, normed, inverse, weight, None, 0, x, dz, same, sums);
+}
+
+dispatch! {
+/// A row of `LayerNorm(dropout(x + bias) + residual)`. x is overwritten. `at` is the index of its
+/// first element for the dropout.
+pub fn forward<E: Element>(
+    x: &mut [f32],
+    bias: &[f32],
+    residual: &[f32],
+    dropout: Option<Dropout>,
+    at: u64,
+    norm: &Norm,
+    out: &mut [f32],
+    normed: &mut [E],
+    inverse: &mut f32,
+) {
+    let n = x.len();
+    x.iter_mut().zip(bias).for_each(|(x, bias)| *x += bias);
+    drop_row(x, dropout, at);
+    x.iter_mut().zip(residual).for_each(|(x, residual)| *x += residual);
+    let mean = lanes(x, x, |x, _| x) / n as f32;
+    x.iter_mut().for_each(|x| *x -= mean);
+    let variance = lanes(x, x, |x, _| x * x) / n as f32;
+    let scale = 1.0 / (variance + norm.eps).sqrt();
+    *inverse = scale;
+    x.iter_mut().zip(normed).for_each(|(x, normed)| {
+        *x *= scale;
+        *normed = E::new(*x);
+    });
+    for ((x, out), (weight, bias)) in x.iter().zip(out).zip(norm.weight.iter().zip(&norm.bias)) {
+        *out = x * weight + bias;
+    }
+}
+}
+
+dispatch! {
+/// The backward pass of a row: `dz` is the gradient of the residual, and `dx` that of x. Adds the
+/// gradients of the norm's weight and bias, and of x's bias, to `sums` `[3, H]`. `x` is room for a
+/// row.
+///
+/// `dz = inverse · (g − mean(g) − normed · mean(g · normed))`, with `g = grad · weight`.
+pub fn backward<E: Element>(
+    grad: &[f32],
+    normed: &[E],
+    inverse: f32,
+    weight: &[f32],
+    dropout: Option<Dropout>,
+    at: u64,
+    x: &mut [f32],
+    dz: &mut [f32],
+    dx: &mut [E],
+    sums: &mut [f32],
+) {
+    let n = grad.len();
+    let (weight_sums, rest) = sums.split_at_mut(n);
+    let (bias_sums, x_sums) = rest.split_at_mut(n);
+    // x's row holds the normalised one first.
+    let x = x.split_at_mut(n).0;
+    for ((x, normed), (grad, sum)) in x.iter_mut().zip(normed).zip(grad.iter().zip(weight_sums)) {
+        *x = normed.get();
+        *sum += grad * *x;
+    }
+    for ((sum, dz), (grad, weight)) in
+        bias_sums.iter_mut().zip(dz.iter_mut()).zip(grad.iter().zip(weight))
+    {
+        *sum += grad;
+        *dz = grad * weight;
+    }
+    let mean = lanes(dz, dz, |g, _| g) / n as f32;
+    let along = lanes(dz, x, |g, x| g * x) / n as f32;
+    dz.iter_mut().zip(x).for_each(|(dz, x)| *dz = inverse * (*dz - mean - *x * along));
+    for (index, ((dz, dx), sums)) in
+        dz.chunks(16).zip(dx.chunks_mut(16)).zip(x_sums.chunks_mut(16)).enumerate()
+    {
+        let multipliers = match dropout {
+            Some(dropout) => dropout.multipliers(at + 16 * index as u64),
+            None => [1.0; 16],
+        };
+        for (((dz, dx), sum), multiplier) in dz.iter().zip(dx).zip(sums).zip(multipliers) {
+            let passed = dz * multiplier;
+            *dx = E::new(passed);
+            *sum += passed;
+        }
+    }
+}
+}

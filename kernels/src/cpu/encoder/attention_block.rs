@@ -1,0 +1,234 @@
+//! Attention between its two linear layers, with residual and norm.
+
+use super::add_norm::{self, SavedNorm};
+use super::elementwise::{Panel, add_bias, add_to, column_sums, store};
+use super::linear::{Operands, ld, multiply, whole_rows};
+use super::{Layer, LayerDropout, Rows};
+use crate::cpu::Element;
+use crate::cpu::attention::{self, Queries, Shape};
+use crate::cpu::pack::round_rows;
+use crate::cpu::parallel::{BLOCK, add_up, blocks, for_each};
+
+/// What the backward pass needs.
+pub struct SavedAttention<E> {
+    /// The input's rows, `ld` apart.
+    x: Vec<E>,
+    /// `[T, 3·H]`
+    qkv: Vec<E>,
+    /// Attention's rows `[rows, H]`.
+    context: Vec<E>,
+    norm: SavedNorm<E>,
+}
+
+impl<E: Element> Layer<E> {
+    fn hidden(&self) -> usize {
+        self.attention_output.outputs
+    }
+
+    fn shape<'a>(&self, rows: Rows<'a>, drop: LayerDropout) -> Shape<'a> {
+        Shape {
+            sequences: rows.sequences,
+            heads: self.heads,
+            head_dim: self.hidden() / self.heads,
+            dropout: drop.probabilities,
+            queries: rows.queries,
+        }
+    }
+
+    /// x `[T, H]` → `[rows, H]`.
+    pub(super) fn attention_forward(
+        &self,
+        x: &[f32],
+        rows: Rows<'_>,
+        drop: LayerDropout,
+        keep: bool,
+    ) -> (Vec<f32>, Option<SavedAttention<E>>) {
+        let hidden = self.hidden();
+        let (tokens, x_ld) = (rows.sequences.tokens(), ld::<E>(hidden));
+        let mut rounded = vec![E::zeroed(); tokens * x_ld];
+        let mut qkv = vec![E::zeroed(); tokens * 3 * hidden];
+        let tasks = blocks(&mut rounded, tokens, x_ld).into_iter();
+        let tasks = tasks.zip(blocks(&mut qkv, tokens, 3 * hidden)).collect();
+        let columns = E::kernel().columns;
+        for_each(tasks, |index, (rounded, qkv): (&mut [E], &mut [E])| {
+            let count = rounded.len() / x_ld;
+            round_rows(&x[index * BLOCK * hidden..][..count * hidden], hidden, x_ld, rounded);
+            let operand = whole_rows(rounded, x_ld, count);
+            multiply(&operand, x_ld, count, &self.qkv.forward, |first, products| {
+                let panel = Panel::new(products, columns, first, 3 * hidden);
+                add_bias(&panel, &self.qkv.bias, qkv, 3 * hidden);
+            });
+        });
+
+        let shape = self.shape(rows, drop);
+        let context = attention::forward(&qkv, shape);
+        let out_rows = shape.rows();
+        let chosen = rows.chosen();
+        let mut out = vec![0f32; out_rows * hidden];
+        let mut norm = SavedNorm::new(out_rows, hidden);
+        let tasks = blocks(&mut out, out_rows, hidden).into_iter();
+        let tasks = tasks.zip(blocks(&mut norm.normed, out_rows, hidden));
+        let tasks = tasks.zip(blocks(&mut norm.inverse, out_rows, 1)).collect();
+        type Task<'a, E> = ((&'a mut [f32], &'a mut [E]), &'a mut [f32]);
+        for_each(tasks, |index, ((out, normed), inverse): Task<'_, E>| {
+            let count = inverse.len();
+            let first_row = index * BLOCK;
+            let context = &context[first_row * hidden..][..count * hidden];
+            let mut y = vec![0f32; count * hidden];
+            let operand = operand(context, hidden, x_ld, count);
+            multiply(&operand, x_ld, count, &self.attention_output.forward, |first, products| {
+                add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
+            });
+            for row in 0..count {
+                let from = chosen.as_ref().map_or(first_row + row, |rows| rows[first_row + row]);
+                let at = row * hidden..(row + 1) * hidden;
+                add_norm::forward(
+                    &mut y[at.clone()],
+                    &self.attention_output.bias,
+                    &x[from * hidden..][..hidden],
+                    drop.attention_output,
+                    ((first_row + row) * hidden) as u64,
+                    &self.attention_norm,
+                    &mut out[at.clone()],
+                    &mut normed[at],
+                    &mut inverse[row],
+                );
+            }
+        });
+        (out, keep.then_some(SavedAttention { x: rounded, qkv, context, norm }))
+    }
+
+    /// The gradient of x, `[T, H]`.
+    pub(super) fn attention_backward(
+        &self,
+        saved: &SavedAttention<E>,
+        grad: &[f32],
+        rows: Rows<'_>,
+        drop: LayerDropout,
+    ) -> Vec<f32> {
+        let hidden = self.hidden();
+        let (tokens, x_ld) = (rows.sequences.tokens(), ld::<E>(hidden));
+        let shape = self.shape(rows, drop);
+        let out_rows = shape.rows();
+        let columns = E::kernel().columns;
+        let (Some(output_back), Some(qkv_back)) =
+            (&self.attention_output.backward, &self.qkv.backward)
+        else {
+            return vec![0.0; tokens * hidden];
+        };
+
+        // The residual's gradient, and that of the context.
+        let mut residual = vec![0f32; out_rows * hidden];
+        let mut dcontext = vec![E::zeroed(); out_rows * hidden];
+        let mut operands = Operands::new(out_rows, &self.attention_output);
+        let mut partial = vec![0f32; out_rows.div_ceil(BLOCK) * 3 * hidden];
+        let tasks = blocks(&mut residual, out_rows, hidden).into_iter();
+        let tasks = tasks.zip(blocks(&mut dcontext, out_rows, hidden));
+        let tasks = tasks.zip(operands.blocks()).zip(partial.chunks_mut(3 * hidden)).collect();
+        for_each(tasks, |index, (((residual, dcontext), mut operands), sums)| {
+            let residual: &mut [f32] = residual;
+            let count = residual.len() / hidden;
+            let first_row = index * BLOCK;
+            let mut dy = vec![E::zeroed(); count.next_multiple_of(E::kernel().rows) * x_ld];
+            let mut x_row = vec![0f32; hidden];
+            for row in 0..count {
+                let at = (first_row + row) * hidden;
+                add_norm::backward(
+                    &grad[at..][..hidden],
+                    &saved.norm.normed[at..][..hidden],
+                    saved.norm.inverse[first_row + row],
+                    &self.attention_norm.weight,
+                    drop.attention_output,
+                    at as u64,
+                    &mut x_row,
+                    &mut residual[row * hidden..][..hidden],
+                    &mut dy[row * x_ld..][..hidden],
+                    sums,
+                );
+            }
+            multiply(&dy, x_ld, count, output_back, |first, products| {
+                store(&Panel::new(products, columns, first, hidden), dcontext, hidden);
+            });
+            let context = &saved.context[first_row * hidden..];
+            operands.fill(&self.attention_output, count, (&dy, x_ld), (context, hidden));
+        });
+        finish(&self.attention_output, &self.attention_norm, &operands, &partial);
+
+        let dqkv = attention::backward(&saved.qkv, &saved.context, &dcontext, shape);
+
+        let mut dx = match rows.queries {
+            Queries::All => residual,
+            Queries::First => {
+                let mut dx = vec![0f32; tokens * hidden];
+                let chosen = rows.chosen().unwrap_or_default();
+                for (row, from) in chosen.into_iter().zip(residual.chunks_exact(hidden)) {
+                    dx[row * hidden..][..hidden].copy_from_slice(from);
+                }
+                dx
+            }
+        };
+        let mut operands = Operands::new(tokens, &self.qkv);
+        let mut partial = vec![0f32; tokens.div_ceil(BLOCK) * 3 * hidden];
+        let tasks = blocks(&mut dx, tokens, hidden).into_iter();
+        let tasks = tasks.zip(operands.blocks()).zip(partial.chunks_mut(3 * hidden)).collect();
+        let qkv_ld = ld::<E>(3 * hidden);
+        for_each(tasks, |index, ((dx, mut operands), sums)| {
+            let dx: &mut [f32] = dx;
+            let count = dx.len() / hidden;
+            let first_row = index * BLOCK;
+            let dqkv = &dqkv[first_row * 3 * hidden..][..count * 3 * hidden];
+            column_sums(dqkv, 3 * hidden, 3 * hidden, sums);
+            let operand = operand(dqkv, 3 * hidden, qkv_ld, count);
+            multiply(&operand, qkv_ld, count, qkv_back, |first, products| {
+                add_to(&Panel::new(products, columns, first, hidden), dx, hidden);
+            });
+            let x = &saved.x[first_row * x_ld..];
+            operands.fill(&self.qkv, count, (dqkv, 3 * hidden), (x, x_ld));
+        });
+        if let Some((weight, bias)) = &self.qkv.gradients {
+            operands.finish(weight);
+            let mut sums = vec![0f32; 3 * hidden];
+            add_up(&partial, &mut sums);
+            bias.put(&sums);
+        }
+        dx
+    }
+}
+
+/// Hands over the gradients of a linear layer and of the norm behind it. `partial`: for each block
+/// of rows, the sums for the norm's weight, its bias, and the linear layer's bias.
+pub(super) fn finish<E: Element>(
+    linear: &super::Linear<E>,
+    norm: &super::Norm,
+    operands: &Operands<E>,
+    partial: &[f32],
+) {
+    let hidden = linear.outputs;
+    let mut sums = vec![0f32; 3 * hidden];
+    add_up(partial, &mut sums);
+    if let Some((weight, bias)) = &linear.gradients {
+        operands.finish(weight);
+        bias.put(&sums[2 * hidden..]);
+    }
+    if let Some((weight, bias)) = &norm.gradients {
+        weight.put(&sums[..hidden]);
+        bias.put(&sums[hidden..2 * hidden]);
+    }
+}
+
+/// Rows `[count, width]` that a kernel may read, `to_ld` apart.
+fn operand<E: Element>(
+    rows: &[E],
+    width: usize,
+    to_ld: usize,
+    count: usize,
+) -> std::borrow::Cow<'_, [E]> {
+    if width == to_ld {
+        return whole_rows(rows, width, count);
+    }
+    let mut padded = vec![E::zeroed(); count.next_multiple_of(E::kernel().rows) * to_ld];
+    for (from, to) in rows.chunks_exact(width).zip(padded.chunks_exact_mut(to_ld)) {
+        to[..width].copy_from_slice(from);
+    }
+    padded.into()
+}

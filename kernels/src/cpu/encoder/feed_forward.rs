@@ -1,0 +1,176 @@
+//! The two linear layers of a token's own, with residual and norm.
+
+use super::Layer;
+use super::add_norm::{self, SavedNorm};
+use super::attention_block::finish;
+use super::elementwise::{Panel, activate, activate_backward, add_to};
+use super::linear::{Operands, ld, multiply, whole_rows};
+use crate::Dropout;
+use crate::cpu::Element;
+use crate::cpu::pack::round_rows;
+use crate::cpu::parallel::{BLOCK, add_up, blocks, for_each};
+
+/// What the backward pass needs.
+pub struct SavedFeedForward<E> {
+    /// The input's rows, `ld` apart.
+    x: Vec<E>,
+    /// What went into the activation; the rest is made again. For each block of rows and each panel
+    /// of columns `[rows, columns]`, so that a panel is read in one piece.
+    before: Vec<E>,
+    norm: SavedNorm<E>,
+}
+
+impl<E: Element> Layer<E> {
+    /// x `[rows, H]` → `[rows, H]`.
+    pub(super) fn feed_forward(
+        &self,
+        x: &[f32],
+        drop: Option<Dropout>,
+        keep: bool,
+    ) -> (Vec<f32>, Option<SavedFeedForward<E>>) {
+        let (hidden, wide) = (self.output.outputs, self.intermediate.outputs);
+        let (x_ld, wide_ld) = (ld::<E>(hidden), ld::<E>(wide));
+        let rows = x.len() / hidden;
+        let columns = E::kernel().columns;
+        let mut out = vec![0f32; rows * hidden];
+        let mut rounded = vec![E::zeroed(); rows * x_ld];
+        // Nothing but the backward pass looks at these again.
+        let kept = if keep { rows } else { 0 };
+        let panels_width = self.intermediate.forward.count * columns;
+        let mut before = vec![E::zeroed(); kept * panels_width];
+        let mut norm = SavedNorm::new(kept, hidden);
+        let mut before_blocks = blocks(&mut before, kept, panels_width).into_iter();
+        let mut normed_blocks = blocks(&mut norm.normed, kept, hidden).into_iter();
+        let mut inverse_blocks = blocks(&mut norm.inverse, kept, 1).into_iter();
+        let mut kept_blocks = || {
+            Some((before_blocks.next()?, normed_blocks.next()?, inverse_blocks.next()?))
+        };
+        let tasks = blocks(&mut out, rows, hidden).into_iter();
+        let tasks = tasks.zip(blocks(&mut rounded, rows, x_ld));
+        let tasks = tasks.map(|(out, rounded)| (out, rounded, kept_blocks())).collect();
+        type Kept<'a, E> = Option<(&'a mut [E], &'a mut [E], &'a mut [f32])>;
+        for_each(tasks, |index, (out, rounded, kept): (&mut [f32], &mut [E], Kept<'_, E>)| {
+            let count = out.len() / hidden;
+            let first_row = index * BLOCK;
+            let x = &x[first_row * hidden..][..count * hidden];
+            round_rows(x, hidden, x_ld, rounded);
+            let mut spare = (Vec::new(), Vec::new(), Vec::new());
+            let (before, normed, inverse) = kept.unwrap_or_else(|| {
+                spare.0.resize(count * panels_width, E::zeroed());
+                spare.1.resize(count * hidden, E::zeroed());
+                spare.2.resize(count, 0.0);
+                (&mut spare.0, &mut spare.1, &mut spare.2)
+            });
+            let padded_rows = count.next_multiple_of(E::kernel().rows);
+            let mut inner = vec![E::zeroed(); padded_rows * wide_ld];
+            let operand = whole_rows(rounded, x_ld, count);
+            multiply(&operand, x_ld, count, &self.intermediate.forward, |first, products| {
+                let panel = Panel::new(products, columns, first, wide);
+                let bias = &self.intermediate.bias;
+                let before = &mut before[first * count..][..columns * count];
+                activate(&panel, bias, self.activation, before, &mut inner, wide_ld);
+            });
+            let mut y = vec![0f32; count * hidden];
+            multiply(&inner, wide_ld, count, &self.output.forward, |first, products| {
+                add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
+            });
+            for row in 0..count {
+                let at = row * hidden..(row + 1) * hidden;
+                add_norm::forward(
+                    &mut y[at.clone()],
+                    &self.output.bias,
+                    &x[at.clone()],
+                    drop,
+                    ((first_row + row) * hidden) as u64,
+                    &self.output_norm,
+                    &mut out[at.clone()],
+                    &mut normed[at],
+                    &mut inverse[row],
+                );
+            }
+        });
+        (out, keep.then_some(SavedFeedForward { x: rounded, before, norm }))
+    }
+
+    /// The gradient of x, `[rows, H]`.
+    pub(super) fn feed_forward_backward(
+        &self,
+        saved: &SavedFeedForward<E>,
+        grad: &[f32],
+        drop: Option<Dropout>,
+    ) -> Vec<f32> {
+        let (hidden, wide) = (self.output.outputs, self.intermediate.outputs);
+        let (x_ld, wide_ld) = (ld::<E>(hidden), ld::<E>(wide));
+        let rows = grad.len() / hidden;
+        let columns = E::kernel().columns;
+        let mut dx = vec![0f32; grad.len()];
+        let (Some(output_back), Some(intermediate_back)) =
+            (&self.output.backward, &self.intermediate.backward)
+        else {
+            return dx;
+        };
+        let intermediate_panels = self.intermediate.forward.count;
+        let mut outer_operands = Operands::new(rows, &self.output);
+        let mut inner_operands = Operands::new(rows, &self.intermediate);
+        // For each block: sums for the norm and the second bias, then for the first bias.
+        let count_blocks = rows.div_ceil(BLOCK);
+        let mut partial = vec![0f32; count_blocks * 3 * hidden];
+        let mut inner_partial = vec![0f32; count_blocks * wide];
+        let tasks = blocks(&mut dx, rows, hidden).into_iter();
+        let tasks = tasks.zip(outer_operands.blocks()).zip(inner_operands.blocks());
+        let tasks = tasks.zip(partial.chunks_mut(3 * hidden).zip(inner_partial.chunks_mut(wide)));
+        for_each(tasks.collect(), |index, (((dx, mut outer), mut inner), (sums, inner_sums))| {
+            let dx: &mut [f32] = dx;
+            let count = dx.len() / hidden;
+            let first_row = index * BLOCK;
+            let padded_rows = count.next_multiple_of(E::kernel().rows);
+            let mut dy = vec![E::zeroed(); padded_rows * x_ld];
+            let mut x_row = vec![0f32; hidden];
+            for row in 0..count {
+                let at = (first_row + row) * hidden;
+                add_norm::backward(
+                    &grad[at..][..hidden],
+                    &saved.norm.normed[at..][..hidden],
+                    saved.norm.inverse[first_row + row],
+                    &self.output_norm.weight,
+                    drop,
+                    at as u64,
+                    &mut x_row,
+                    &mut dx[row * hidden..][..hidden],
+                    &mut dy[row * x_ld..][..hidden],
+                    sums,
+                );
+            }
+            let panels_width = intermediate_panels * columns;
+            let before = &saved.before[first_row * panels_width..][..count * panels_width];
+            let mut dinner = vec![E::zeroed(); padded_rows * wide_ld];
+            let mut again = vec![E::zeroed(); count * wide_ld];
+            multiply(&dy, x_ld, count, output_back, |first, products| {
+                let panel = Panel::new(products, columns, first, wide);
+                activate_backward(
+                    &panel,
+                    self.activation,
+                    &before[first * count..][..columns * count],
+                    &mut dinner,
+                    &mut again,
+                    wide_ld,
+                    inner_sums,
+                );
+            });
+            multiply(&dinner, wide_ld, count, intermediate_back, |first, products| {
+                add_to(&Panel::new(products, columns, first, hidden), dx, hidden);
+            });
+            outer.fill(&self.output, count, (&dy, x_ld), (&again, wide_ld));
+            let x = &saved.x[first_row * x_ld..];
+            inner.fill(&self.intermediate, count, (&dinner, wide_ld), (x, x_ld));
+        });
+        finish(&self.output, &self.output_norm, &outer_operands, &partial);
+        if let Some((weight, bias)) = &self.intermediate.gradients {
+            inner_operands.finish(weight);
+            let mut sums = vec![0f32; wide];
+            add_up(&inner_partial, &mut sums);
+            bias.put(&sums);
+        }
+        dx
+    }
+}

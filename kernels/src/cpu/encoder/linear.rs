@@ -1,0 +1,184 @@
+//! A linear layer's three products: forward, input gradient, weight gradient.
+
+use std::borrow::Cow;
+
+use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS, Product};
+use crate::cpu::pack::{Panels, rows_to_columns, rows_to_panels};
+use crate::cpu::parallel::{BLOCK, for_each, pieces};
+use crate::cpu::{Element, element::padded};
+use crate::gradients::GradientSlot;
+
+/// A linear layer, packed.
+pub struct Linear<E> {
+    /// Columns in.
+    pub inputs: usize,
+    /// Columns out.
+    pub outputs: usize,
+    /// `[out]`
+    pub bias: Vec<f32>,
+    /// For the forward pass.
+    pub forward: Panels<E>,
+    /// For the input's gradient, where there is to be one.
+    pub backward: Option<Panels<E>>,
+    /// Where the weight's and the bias's gradients go.
+    pub gradients: Option<(GradientSlot, GradientSlot)>,
+}
+
+impl<E: Element> Linear<E> {
+    /// Packs weight `[out, in]`.
+    pub fn new(
+        weight: &[f32],
+        bias: Vec<f32>,
+        gradients: Option<(GradientSlot, GradientSlot)>,
+    ) -> Self {
+        let outputs = bias.len();
+        let inputs = weight.len() / outputs.max(1);
+        let shape = (outputs, inputs);
+        let backward = gradients.is_some().then(|| Panels::straight(weight, shape));
+        let forward = Panels::transposed(weight, shape);
+        Self { inputs, outputs, bias, forward, backward, gradients }
+    }
+}
+
+/// Multiplies up to [`BLOCK`] rows, `ld` apart, with panels. `epilogue` gets, panel by panel, the
+/// first of its columns, and the products `[rows, columns]`, without bias.
+pub fn multiply<E: Element>(
+    rows: &[E],
+    ld: usize,
+    count: usize,
+    panels: &Panels<E>,
+    mut epilogue: impl FnMut(usize, &[f32]),
+) {
+    let kernel = E::kernel();
+    let mut products = [0f32; BLOCK * MOST_COLUMNS];
+    let padded_rows = count.next_multiple_of(kernel.rows);
+    for panel in 0..panels.count {
+        let product = Product {
+            a: rows,
+            lda: ld,
+            b: &panels.data[panel * panels.stride..],
+            panel_stride: panels.stride,
+            depth: panels.depth,
+            blocks: Blocks::ONE,
+            rows: padded_rows,
+            panels: 1,
+        };
+        kernel.multiply(&product, &mut products, kernel.columns, Into::Replace);
+        epilogue(panel * kernel.columns, &products[..count * kernel.columns]);
+    }
+}
+
+/// Rows that a kernel may read: with rows of zeros behind them where their number asks for it.
+pub fn whole_rows<E: Element>(rows: &[E], ld: usize, count: usize) -> Cow<'_, [E]> {
+    let padded_rows = count.next_multiple_of(E::kernel().rows);
+    if rows.len() >= padded_rows * ld {
+        return Cow::Borrowed(rows);
+    }
+    let mut whole = vec![E::zeroed(); padded_rows * ld];
+    whole[..count * ld].copy_from_slice(&rows[..count * ld]);
+    Cow::Owned(whole)
+}
+
+/// The operands of a weight's gradient, `gradᵀ · x`, made block by block of rows.
+pub struct Operands<E> {
+    /// For each block, the gradient transposed: `[outputs, BLOCK]`.
+    columns: Vec<E>,
+    columns_size: usize,
+    /// For each block, panels of x.
+    panels: Vec<E>,
+    panels_size: usize,
+    outputs: usize,
+    inputs: usize,
+}
+
+/// One block's part of [`Operands`].
+pub struct OperandBlock<'a, E> {
+    columns: &'a mut [E],
+    panels: &'a mut [E],
+}
+
+impl<E: Element> Operands<E> {
+    /// Room for so many rows.
+    pub fn new(rows: usize, linear: &Linear<E>) -> Self {
+        let kernel = E::kernel();
+        let blocks = rows.div_ceil(BLOCK);
+        let columns_size = linear.outputs.next_multiple_of(kernel.rows) * BLOCK;
+        let panels_size = kernel.panels(linear.inputs) * kernel.columns * BLOCK;
+        Self {
+            columns: vec![E::zeroed(); blocks * columns_size],
+            columns_size,
+            panels: vec![E::zeroed(); blocks * panels_size],
+            panels_size,
+            outputs: linear.outputs,
+            inputs: linear.inputs,
+        }
+    }
+
+    /// Each block's part.
+    pub fn blocks(&mut self) -> Vec<OperandBlock<'_, E>> {
+        let columns = self.columns.chunks_exact_mut(self.columns_size.max(1));
+        let panels = self.panels.chunks_exact_mut(self.panels_size.max(1));
+        columns.zip(panels).map(|(columns, panels)| OperandBlock { columns, panels }).collect()
+    }
+
+    /// Multiplies them and hands the weight's gradient `[out, in]` over.
+    pub fn finish(&self, slot: &GradientSlot) {
+        // Rows of the gradient that one task computes.
+        const ROWS: usize = 64;
+        let kernel = E::kernel();
+        let (inputs, width) = (self.inputs, kernel.panels(self.inputs) * kernel.columns);
+        let blocks = Blocks {
+            count: self.columns.len() / self.columns_size.max(1),
+            a_stride: self.columns_size,
+            b_stride: self.panels_size,
+        };
+        slot.dense(self.outputs * inputs, |gradient, into| {
+            let starts = (0..self.outputs).step_by(ROWS);
+            let lengths = starts.map(|start| ROWS.min(self.outputs - start) * inputs);
+            for_each(pieces(gradient, lengths), |index, gradient| {
+                let rows = gradient.len() / inputs.max(1);
+                let product = Product {
+                    a: &self.columns[index * ROWS * BLOCK..],
+                    lda: BLOCK,
+                    b: &self.panels,
+                    panel_stride: BLOCK * kernel.columns,
+                    depth: BLOCK,
+                    blocks,
+                    rows: rows.next_multiple_of(kernel.rows),
+                    panels: kernel.panels(inputs),
+                };
+                if width == inputs && product.rows == rows {
+                    return kernel.multiply(&product, gradient, inputs, into);
+                }
+                let mut scratch = vec![0f32; product.rows * width];
+                kernel.multiply(&product, &mut scratch, width, Into::Replace);
+                for (row, from) in gradient.chunks_exact_mut(inputs).zip(scratch.chunks(width)) {
+                    match into {
+                        Into::Replace => row.copy_from_slice(&from[..inputs]),
+                        Into::Add => row.iter_mut().zip(from).for_each(|(sum, x)| *sum += x),
+                    }
+                }
+            });
+        });
+    }
+}
+
+impl<E: Element> OperandBlock<'_, E> {
+    /// Takes up a block's rows of the gradient, `grad_ld` apart, and of the input, `x_ld` apart.
+    pub fn fill(
+        &mut self,
+        linear: &Linear<E>,
+        count: usize,
+        (grad, grad_ld): (&[E], usize),
+        (x, x_ld): (&[E], usize),
+    ) {
+        rows_to_columns(grad, grad_ld, count, linear.outputs, BLOCK, self.columns);
+        let columns = E::kernel().columns;
+        rows_to_panels(x, x_ld, count, linear.inputs, BLOCK, columns, self.panels);
+    }
+}
+
+/// Columns of an operand's row.
+pub fn ld<E: Element>(columns: usize) -> usize {
+    padded::<E>(columns)
+}

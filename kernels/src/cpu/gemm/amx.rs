@@ -1,0 +1,165 @@
+//! bf16 products by AMX tiles: 16 rows of 64 bytes each.
+//!
+//! Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18. The
+//! instructions are written out, as stable Rust has no names for them.
+
+use std::arch::asm;
+
+use super::{Kernel, Raw};
+use crate::cpu::Bf16;
+
+/// 32 × 32: two by two tiles.
+pub const BF16: Kernel<Bf16> = Kernel { rows: ROWS, columns: COLUMNS, run };
+
+const ROWS: usize = 32;
+const COLUMNS: usize = 32;
+
+/// Whether processor and kernel let this process use tiles.
+#[cfg(target_os = "linux")]
+pub fn is_usable() -> bool {
+    use std::arch::x86_64::{__cpuid, __cpuid_count};
+    if __cpuid(0).eax < 7 {
+        return false;
+    }
+    let edx = __cpuid_count(7, 0).edx;
+    const AMX_BF16: u32 = 1 << 22;
+    const AMX_TILE: u32 = 1 << 24;
+    if edx & (AMX_BF16 | AMX_TILE) != AMX_BF16 | AMX_TILE {
+        return false;
+    }
+    // Linux gives tiles' registers room only to processes that ask:
+    // arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA). Threads inherit the answer.
+    const ARCH_PRCTL: isize = 158;
+    let result: isize;
+    // SAFETY: the system call takes two numbers and touches no memory.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") ARCH_PRCTL => result,
+            in("rdi") 0x1023,
+            in("rsi") 18,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack),
+        );
+    }
+    result == 0
+}
+
+/// Elsewhere nobody says how to ask.
+#[cfg(not(target_os = "linux"))]
+pub fn is_usable() -> bool {
+    false
+}
+
+/// The tiles' shapes: palette 1, all eight of 16 rows by 64 bytes.
+#[repr(C, align(64))]
+struct Config {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static CONFIG: Config = Config {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// # Safety
+/// [`is_usable`] must have said so, and the product's bounds must hold.
+unsafe fn run(product: &Raw<Bf16>) {
+    // SAFETY: the configuration is 64 bytes of the documented layout, and lives for ever.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+    // SAFETY: the caller's bounds; `tile` stays within those of one tile.
+    unsafe { product.tiles((ROWS, COLUMNS), |a, b, c| tile(product, a, b, c)) };
+    // SAFETY: no tile is used until the next configuration.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+}
+
+/// What the loop over blocks needs beside registers, in bytes.
+#[repr(C)]
+struct Steps {
+    /// Pairs of tiles in a block's depth.
+    steps: usize,
+    /// From the end of a block's A to the beginning of the next one's.
+    next_a: isize,
+    /// The same for B.
+    next_b: isize,
+}
+
+/// # Safety
+/// Tiles must be configured. A: 32 rows of `depth` elements, `lda` apart, in each block; B: `depth`
+/// by 32 elements in each block; C: 32 rows of 32, `ldc` apart.
+#[inline(always)]
+unsafe fn tile(product: &Raw<Bf16>, a: *const Bf16, b: *const Bf16, c: *mut f32) {
+    let (lda, ldc) = (2 * product.lda, 4 * product.ldc);
+    let (depth, blocks) = (product.depth as isize, product.blocks);
+    let steps = Steps {
+        steps: product.depth / 32,
+        next_a: 2 * (blocks.a_stride as isize - depth),
+        next_b: 2 * (blocks.b_stride as isize - depth * COLUMNS as isize),
+    };
+    // SAFETY: the caller's bounds: sixteen rows from each of the addresses are within them. One
+    // piece of assembly, so that nothing comes between the tiles' uses.
+    unsafe {
+        asm!(
+            "test {add:e}, {add:e}",
+            "jz 3f",
+            "tileloadd tmm0, [{c} + {ldc}]",
+            "tileloadd tmm1, [{c} + {ldc} + 64]",
+            "tileloadd tmm2, [{c_below} + {ldc}]",
+            "tileloadd tmm3, [{c_below} + {ldc} + 64]",
+            "jmp 4f",
+            "3:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "4:",
+            "mov {count}, [{steps}]",
+            "2:",
+            "tileloadd tmm4, [{a} + {lda}]",
+            "tileloadd tmm6, [{b} + {ldb}]",
+            "tileloadd tmm7, [{b} + {ldb} + 64]",
+            "tileloadd tmm5, [{a_below} + {lda}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a}, 64",
+            "add {a_below}, 64",
+            "add {b}, 2048",
+            "dec {count}",
+            "jnz 2b",
+            "add {a}, [{steps} + 8]",
+            "add {a_below}, [{steps} + 8]",
+            "add {b}, [{steps} + 16]",
+            "dec {blocks}",
+            "jnz 4b",
+            "tilestored [{c} + {ldc}], tmm0",
+            "tilestored [{c} + {ldc} + 64], tmm1",
+            "tilestored [{c_below} + {ldc}], tmm2",
+            "tilestored [{c_below} + {ldc} + 64], tmm3",
+            a = inout(reg) a => _,
+            a_below = inout(reg) a.wrapping_byte_add(16 * lda) => _,
+            b = inout(reg) b => _,
+            add = in(reg) u32::from(product.add),
+            count = out(reg) _,
+            blocks = inout(reg) blocks.count => _,
+            steps = in(reg) &raw const steps,
+            lda = in(reg) lda,
+            ldb = in(reg) 4 * COLUMNS,
+            c = in(reg) c,
+            c_below = in(reg) c.wrapping_byte_add(16 * ldc),
+            ldc = in(reg) ldc,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
+    }
+}

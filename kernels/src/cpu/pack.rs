@@ -1,0 +1,254 @@
+//! Operands put in the order in which [`super::gemm`] reads them.
+
+use super::element::padded;
+use super::parallel::for_each;
+use super::{Element, dispatch, transpose};
+
+/// A weight's panels, made once a step.
+#[derive(Debug)]
+pub struct Panels<E> {
+    /// One panel behind the other.
+    pub data: Vec<E>,
+    /// Elements of a panel.
+    pub stride: usize,
+    /// How many there are.
+    pub count: usize,
+    /// The summed dimension, padded.
+    pub depth: usize,
+}
+
+impl<E: Element> Panels<E> {
+    /// For products with the weight's transpose, as in the forward pass: weight `[out, in]` is B
+    /// `[in, out]`.
+    pub fn transposed(weight: &[f32], (outputs, inputs): (usize, usize)) -> Self {
+        Self::make(inputs, outputs, |panel, first| {
+            transposed_panel(weight, (outputs, inputs), first, E::kernel().columns, panel);
+        })
+    }
+
+    /// For products with the weight itself, as in the backward pass: weight `[out, in]` is B.
+    pub fn straight(weight: &[f32], (outputs, inputs): (usize, usize)) -> Self {
+        Self::make(outputs, inputs, |panel, first| {
+            straight_panel(weight, (outputs, inputs), first, E::kernel().columns, panel);
+        })
+    }
+
+    fn make(depth: usize, columns: usize, fill: impl Fn(&mut [E], usize) + Sync) -> Self {
+        let kernel = E::kernel();
+        let (depth, count) = (padded::<E>(depth), kernel.panels(columns));
+        let stride = depth * kernel.columns;
+        let mut data = vec![E::zeroed(); count * stride];
+        let panels: Vec<_> = data.chunks_mut(stride.max(1)).collect();
+        for_each(panels, |index, panel| fill(panel, index * kernel.columns));
+        Self { data, stride, count, depth }
+    }
+}
+
+dispatch! {
+fn straight_panel<E: Element>(
+    weight: &[f32],
+    shape: (usize, usize),
+    first: usize,
+    columns: usize,
+    panel: &mut [E],
+) {
+    let (rows, width) = shape;
+    let here = columns.min(width - first);
+    let groups = panel.chunks_exact_mut(columns * E::GROUP);
+    let rows = weight[..rows * width].chunks(E::GROUP * width);
+    for (group, pair) in groups.zip(rows) {
+        let row0 = &pair[first..first + here];
+        if E::GROUP == 1 {
+            group.iter_mut().zip(row0).for_each(|(to, x)| *to = E::new(*x));
+        } else if pair.len() == 2 * width {
+            let row1 = &pair[width + first..][..here];
+            for ((to, x), y) in group.chunks_exact_mut(2).zip(row0).zip(row1) {
+                to[0] = E::new(*x);
+                to[1] = E::new(*y);
+            }
+        } else {
+            group.chunks_exact_mut(2).zip(row0).for_each(|(to, x)| to[0] = E::new(*x));
+        }
+    }
+}
+}
+
+dispatch! {
+fn transposed_panel<E: Element>(
+    weight: &[f32],
+    shape: (usize, usize),
+    first: usize,
+    columns: usize,
+    panel: &mut [E],
+) {
+    let (outputs, depth) = shape;
+    let span = 16 * E::GROUP;
+    for n0 in (first..(first + columns).min(outputs)).step_by(16) {
+        let rows = 16.min(columns - (n0 - first)).min(outputs - n0);
+        for k0 in (0..depth).step_by(span) {
+            let mut tile = [[0u32; 16]; 16];
+            for (n, tile) in tile.iter_mut().take(rows).enumerate() {
+                let row = &weight[(n0 + n) * depth..][k0..(k0 + span).min(depth)];
+                if E::GROUP == 1 {
+                    tile.iter_mut().zip(row).for_each(|(t, x)| *t = x.to_bits());
+                } else if row.len() == span {
+                    for (t, pair) in tile.iter_mut().zip(row.chunks_exact(2)) {
+                        *t = E::new(pair[0]).bits() | E::new(pair[1]).bits() << 16;
+                    }
+                } else {
+                    for (t, pair) in tile.iter_mut().zip(row.chunks(2)) {
+                        let second = pair.get(1).map_or(0, |x| E::new(*x).bits());
+                        *t = E::new(pair[0]).bits() | second << 16;
+                    }
+                }
+            }
+            transpose(&mut tile);
+            let width = rows * E::GROUP;
+            let groups = (depth - k0).div_ceil(E::GROUP).min(16);
+            for (k, tile) in tile.iter().take(groups).enumerate() {
+                let at = ((k0 / E::GROUP + k) * columns + n0 - first) * E::GROUP;
+                let bytes: &[E] = bytemuck::cast_slice(tile);
+                panel[at..at + width].copy_from_slice(&bytes[..width]);
+            }
+        }
+    }
+}
+}
+
+dispatch! {
+/// Rows as panels of B, summed over the rows: rows `[count, width]`, `ld` apart →
+/// `[panels, depth / GROUP, columns, GROUP]`, zeros where there is no row or column.
+pub fn rows_to_panels<E: Element>(
+    rows: &[E],
+    ld: usize,
+    count: usize,
+    width: usize,
+    depth: usize,
+    columns: usize,
+    out: &mut [E],
+) {
+    for (index, panel) in out.chunks_exact_mut(depth * columns).enumerate() {
+        let first = index * columns;
+        let here = columns.min(width - first);
+        if here < columns || count < depth {
+            panel.fill(E::zeroed());
+        }
+        for (g, group) in panel.chunks_exact_mut(columns * E::GROUP).enumerate() {
+            let row = g * E::GROUP;
+            if row >= count {
+                break;
+            }
+            let row0 = &rows[row * ld + first..][..here];
+            if E::GROUP == 1 {
+                group[..here].copy_from_slice(row0);
+            } else if row + 1 < count {
+                let row1 = &rows[(row + 1) * ld + first..][..here];
+                for ((pair, x), y) in group.chunks_exact_mut(2).zip(row0).zip(row1) {
+                    pair[0] = *x;
+                    pair[1] = *y;
+                }
+            } else {
+                group.chunks_exact_mut(2).zip(row0).for_each(|(pair, x)| pair[0] = *x);
+            }
+        }
+    }
+}
+}
+
+dispatch! {
+/// Rows as columns of B: rows `[count, width]`, `ld` apart → `[panels, depth / GROUP, columns,
+/// GROUP]`, zeros where there is none.
+pub fn columns_to_panels<E: Element>(
+    rows: &[E],
+    ld: usize,
+    count: usize,
+    width: usize,
+    depth: usize,
+    columns: usize,
+    out: &mut [E],
+) {
+    let span = 16 * E::GROUP;
+    if width < depth || !count.is_multiple_of(columns) {
+        out.fill(E::zeroed());
+    }
+    for (index, panel) in out.chunks_exact_mut(depth * columns).enumerate() {
+        let first = index * columns;
+        let end = (first + columns).min(count);
+        for n0 in (first..end).step_by(16) {
+            let here = 16.min(end - n0);
+            for k0 in (0..width).step_by(span) {
+                let mut tile = [[0u32; 16]; 16];
+                for (n, tile) in tile.iter_mut().take(here).enumerate() {
+                    let row = &rows[(n0 + n) * ld..][k0..(k0 + span).min(width)];
+                    if E::GROUP == 1 {
+                        tile.iter_mut().zip(row).for_each(|(t, x)| *t = x.bits());
+                    } else if row.len() == span {
+                        for (t, pair) in tile.iter_mut().zip(row.chunks_exact(2)) {
+                            *t = pair[0].bits() | pair[1].bits() << 16;
+                        }
+                    } else {
+                        for (t, pair) in tile.iter_mut().zip(row.chunks(2)) {
+                            let second = pair.get(1).map_or(0, |x| x.bits());
+                            *t = pair[0].bits() | second << 16;
+                        }
+                    }
+                }
+                transpose(&mut tile);
+                let groups = (width - k0).div_ceil(E::GROUP).min(16);
+                for (k, tile) in tile.iter().take(groups).enumerate() {
+                    let at = ((k0 / E::GROUP + k) * columns + n0 - first) * E::GROUP;
+                    let group: &[E] = bytemuck::cast_slice(tile);
+                    panel[at..at + here * E::GROUP].copy_from_slice(&group[..here * E::GROUP]);
+                }
+            }
+        }
+    }
+}
+}
+
+dispatch! {
+/// Rows, transposed: rows `[count, width]`, `ld` apart → `[width, depth]`, zeros where there is no
+/// row. The depth is a multiple of sixteen groups.
+pub fn rows_to_columns<E: Element>(
+    rows: &[E],
+    ld: usize,
+    count: usize,
+    width: usize,
+    depth: usize,
+    out: &mut [E],
+) {
+    let span = 16 * E::GROUP;
+    for t0 in (0..depth).step_by(span) {
+        for j0 in (0..width).step_by(16) {
+            let here = 16.min(width - j0);
+            let mut tile = [[0u32; 16]; 16];
+            for (g, tile) in tile.iter_mut().enumerate() {
+                let t = t0 + g * E::GROUP;
+                if t >= count {
+                    break;
+                }
+                let row0 = &rows[t * ld + j0..][..here];
+                tile.iter_mut().zip(row0).for_each(|(tile, x)| *tile = x.bits());
+                if E::GROUP == 2 && t + 1 < count {
+                    let row1 = &rows[(t + 1) * ld + j0..][..here];
+                    tile.iter_mut().zip(row1).for_each(|(tile, x)| *tile |= x.bits() << 16);
+                }
+            }
+            transpose(&mut tile);
+            for (j, tile) in tile.iter().take(here).enumerate() {
+                let column: &[E] = bytemuck::cast_slice(tile);
+                out[(j0 + j) * depth + t0..][..span].copy_from_slice(column);
+            }
+        }
+    }
+}
+}
+
+dispatch! {
+/// f32 rows `[count, width]` rounded to E, `ld` apart; what lies beyond the width is left.
+pub fn round_rows<E: Element>(rows: &[f32], width: usize, ld: usize, out: &mut [E]) {
+    for (row, out) in rows.chunks_exact(width).zip(out.chunks_mut(ld)) {
+        out.iter_mut().zip(row).for_each(|(out, x)| *out = E::new(*x));
+    }
+}
+}

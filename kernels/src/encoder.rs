@@ -1,0 +1,158 @@
+//! A post-norm transformer encoder with its embeddings, as one operation.
+//!
+//! Owns the choice between the fused encoder and its twin, the packed copies of the weights, and
+//! the glue to candle's autograd. One operation for all layers, because candle fills every
+//! intermediate gradient with zeros and adds to it, which costs more than the products here do.
+
+mod fused;
+mod parameters;
+
+use candle_core::{DType, Result, Tensor, bail};
+
+pub use parameters::{
+    EncoderParameters, LayerParameters, LinearParameters, NormParameters, Parameter,
+};
+
+use crate::cpu::attention::Queries;
+use crate::cpu::encoder::LayerDropout;
+use crate::{Dropout, Gradients, Sequences, reference};
+
+/// What the operands of products are kept in. Sums, weights and their updates are f32 always.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// The upper halves of them.
+    Bf16,
+}
+
+impl Precision {
+    /// Whether this processor multiplies bf16 faster than f32.
+    pub fn bf16_is_fast() -> bool {
+        crate::isa() >= crate::cpu::Isa::Avx512Bf16
+    }
+
+    /// candle's name for it.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
+/// How to compute.
+#[derive(Debug, Clone)]
+pub struct EncoderOptions {
+    /// Of products.
+    pub precision: Precision,
+    /// Where gradients go; `None` leaves them to candle's autograd, and the computation to the
+    /// twin wherever a parameter is a variable.
+    pub gradients: Option<Gradients>,
+    /// Keeps each layer's input alone for the backward pass, and computes the rest again there.
+    pub checkpoint_layers: bool,
+}
+
+impl Default for EncoderOptions {
+    fn default() -> Self {
+        Self { precision: Precision::F32, gradients: None, checkpoint_layers: false }
+    }
+}
+
+/// One step's dropouts.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EncoderDropout {
+    /// Behind the embeddings.
+    pub embeddings: Option<Dropout>,
+    /// Of each layer.
+    pub layers: Vec<LayerDropout>,
+}
+
+impl EncoderDropout {
+    /// A layer's; none beyond those that are given.
+    pub fn layer(&self, index: usize) -> LayerDropout {
+        self.layers.get(index).copied().unwrap_or_default()
+    }
+}
+
+/// A packed batch.
+#[derive(Debug, Clone)]
+pub struct EncoderInput {
+    /// Rows of the word table, `[T]`.
+    pub input_ids: Vec<u32>,
+    /// Rows of the position table, `[T]`.
+    pub position_ids: Vec<u32>,
+    /// Where sequences begin and end.
+    pub sequences: Sequences,
+    /// The rows that are wanted of the last layer. With the first of each sequence alone, that
+    /// layer computes no others.
+    pub queries: Queries,
+    /// None in evaluation.
+    pub dropout: EncoderDropout,
+}
+
+/// The encoder. Clones share weights and packed copies.
+#[derive(Clone)]
+pub struct Encoder {
+    parameters: EncoderParameters,
+    options: EncoderOptions,
+    fused: Option<fused::Fused>,
+}
+
+impl Encoder {
+    /// Takes parameters up. Where they are variables, an optimizer's updates are the encoder's, if
+    /// it says so to [`Gradients::weights_changed`].
+    ///
+    /// # Errors
+    /// When shapes do not fit one another.
+    pub fn new(parameters: EncoderParameters, options: EncoderOptions) -> Result<Self> {
+        parameters.check()?;
+        let fusible = parameters.all().all(|parameter| {
+            let value = &parameter.value;
+            value.device().is_cpu() && value.dtype() == DType::F32
+        });
+        let learns = parameters.all().any(|parameter| parameter.value.is_variable());
+        let fused = fusible && !parameters.layers.is_empty() && learns == options.gradients.is_some();
+        let fused = fused.then(|| fused::Fused::new(&parameters, &options)).transpose()?;
+        Ok(Self { parameters, options, fused })
+    }
+
+    /// How it computes.
+    pub fn options(&self) -> &EncoderOptions {
+        &self.options
+    }
+
+    /// The hidden states of the last layer, f32: `[T, H]`, or `[B, H]` of first rows.
+    ///
+    /// # Errors
+    /// When an id has no row, or the device fails.
+    pub fn forward(&self, input: &EncoderInput) -> Result<Tensor> {
+        self.check(input)?;
+        match &self.fused {
+            Some(fused) if !input.input_ids.is_empty() => fused.forward(input),
+            _ => reference::encoder(&self.parameters, input, self.options.precision),
+        }
+    }
+
+    fn check(&self, input: &EncoderInput) -> Result<()> {
+        let tokens = input.sequences.tokens();
+        if input.input_ids.len() != tokens || input.position_ids.len() != tokens {
+            bail!(
+                "{} ids and {} positions for sequences of {tokens} tokens",
+                input.input_ids.len(),
+                input.position_ids.len()
+            );
+        }
+        let all = [
+            ("token id", &input.input_ids, &self.parameters.word),
+            ("position", &input.position_ids, &self.parameters.position),
+        ];
+        for (what, ids, table) in all {
+            let rows = table.value.dim(0)?;
+            if let Some(id) = ids.iter().find(|id| **id as usize >= rows) {
+                bail!("{what} {id} has no row in a table of {rows}");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! The fused encoder behind candle's interface.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, Var, bail};
+
+use super::{
+    EncoderInput, EncoderOptions, EncoderParameters, LinearParameters, NormParameters, Parameter,
+    Precision,
+};
+use crate::cpu::attention::Queries;
+use crate::cpu::embeddings::{self, Lookup, SavedEmbeddings, TableGradients, Tables};
+use crate::cpu::encoder::{Layer, Linear, Norm, Rows, Saved};
+use crate::cpu::{Bf16, Element};
+
+/// What clones of an encoder share.
+#[derive(Clone)]
+pub struct Fused(Arc<Inner>);
+
+struct Inner {
+    parameters: EncoderParameters,
+    options: EncoderOptions,
+    hidden: usize,
+    tables: Option<TableGradients>,
+    /// What autograd sees in the place of all parameters.
+    anchor: Option<Var>,
+    packed: Packed,
+}
+
+/// The packed weights of one version.
+enum Packed {
+    F32(Cache<f32>),
+    Bf16(Cache<Bf16>),
+}
+
+/// Weights as they were when the count of their changes was so much.
+type Cache<E> = Mutex<Option<(u64, Arc<Weights<E>>)>>;
+
+struct Weights<E> {
+    norm: Norm,
+    layers: Vec<Layer<E>>,
+}
+
+/// What one forward pass keeps for its backward pass.
+enum Tape {
+    F32(TapeOf<f32>),
+    Bf16(TapeOf<Bf16>),
+}
+
+struct TapeOf<E> {
+    weights: Arc<Weights<E>>,
+    embeddings: SavedEmbeddings,
+    layers: Vec<Kept<E>>,
+}
+
+enum Kept<E> {
+    All(Saved<E>),
+    /// The layer's input, to compute the rest again.
+    Input(Vec<f32>),
+}
+
+impl Fused {
+    pub fn new(parameters: &EncoderParameters, options: &EncoderOptions) -> Result<Self> {
+        let slots =
+            (&parameters.word.gradient, &parameters.position.gradient, &parameters.token_type.gradient);
+        let tables = match slots {
+            (Some(word), Some(position), Some(segment)) => Some(TableGradients {
+                word: word.clone(),
+                position: position.clone(),
+                segment: segment.clone(),
+            }),
+            _ => None,
+        };
+        let anchor = match options.gradients {
+            Some(_) => Some(Var::zeros(1, candle_core::DType::F32, &candle_core::Device::Cpu)?),
+            None => None,
+        };
+        let packed = match options.precision {
+            Precision::F32 => Packed::F32(Mutex::default()),
+            Precision::Bf16 => Packed::Bf16(Mutex::default()),
+        };
+        Ok(Self(Arc::new(Inner {
+            hidden: parameters.hidden()?,
+            parameters: parameters.clone(),
+            options: options.clone(),
+            tables,
+            anchor,
+            packed,
+        })))
+    }
+
+    pub fn forward(&self, input: &EncoderInput) -> Result<Tensor> {
+        let Some(anchor) = &self.0.anchor else {
+            let (out, _) = self.0.run(input, false)?;
+            let rows = out.len() / self.0.hidden;
+            return Tensor::from_vec(out, (rows, self.0.hidden), &candle_core::Device::Cpu);
+        };
+        let pass = Pass { encoder: self.0.clone(), input: input.clone(), tape: Mutex::new(None) };
+        anchor.as_tensor().apply_op1(pass)
+    }
+}
+
+impl Inner {
+    fn run(&self, input: &EncoderInput, keep: bool) -> Result<(Vec<f32>, Option<Tape>)> {
+        Ok(match &self.packed {
+            Packed::F32(cache) => {
+                let (out, tape) = self.run_in(cache, input, keep)?;
+                (out, tape.map(Tape::F32))
+            }
+            Packed::Bf16(cache) => {
+                let (out, tape) = self.run_in(cache, input, keep)?;
+                (out, tape.map(Tape::Bf16))
+            }
+        })
+    }
+
+    fn run_in<E: Element>(
+        &self,
+        cache: &Cache<E>,
+        input: &EncoderInput,
+        keep: bool,
+    ) -> Result<(Vec<f32>, Option<TapeOf<E>>)> {
+        let weights = self.weights(cache)?;
+        let (mut x, embeddings) = self.embed(&weights.norm, input, keep)?;
+        let mut kept = Vec::with_capacity(self.parameters.layers.len());
+        let again = self.options.checkpoint_layers;
+        for (index, layer) in weights.layers.iter().enumerate() {
+            let rows = self.rows(index, input);
+            let (out, saved) = layer.forward(&x, rows, input.dropout.layer(index), keep && !again);
+            let before = std::mem::replace(&mut x, out);
+            match saved {
+                Some(saved) => kept.push(Kept::All(saved)),
+                None if keep => kept.push(Kept::Input(before)),
+                None => {}
+            }
+        }
+        let tape = embeddings.map(|embeddings| TapeOf { weights, embeddings, layers: kept });
+        Ok((x, tape))
+    }
+
+    fn backward<E: Element>(
+        &self,
+        tape: TapeOf<E>,
+        input: &EncoderInput,
+        grad: Vec<f32>,
+    ) -> Result<()> {
+        let TapeOf { weights, embeddings, layers } = tape;
+        let mut grad = grad;
+        for (index, kept) in layers.into_iter().enumerate().rev() {
+            let (layer, rows) = (&weights.layers[index], self.rows(index, input));
+            let drop = input.dropout.layer(index);
+            let saved = match kept {
+                Kept::All(saved) => saved,
+                Kept::Input(x) => match layer.forward(&x, rows, drop, true).1 {
+                    Some(saved) => saved,
+                    None => bail!("a layer's second forward pass kept nothing"),
+                },
+            };
+            grad = layer.backward(&saved, &grad, rows, drop);
+        }
+        let Some(tables) = &self.tables else {
+            bail!("the embedding tables have nowhere to put their gradients")
+        };
+        let sizes =
+            (self.parameters.position.value.dim(0)?, self.parameters.token_type.value.dim(0)?);
+        let lookup = lookup(&weights.norm, input);
+        embeddings::backward(&embeddings, &grad, lookup, tables, sizes);
+        Ok(())
+    }
+
+    fn embed(
+        &self,
+        norm: &Norm,
+        input: &EncoderInput,
+        keep: bool,
+    ) -> Result<(Vec<f32>, Option<SavedEmbeddings>)> {
+        let EncoderParameters { word, position, token_type, .. } = &self.parameters;
+        with(&word.value, |word| {
+            with(&position.value, |position| {
+                with(&token_type.value, |segments| {
+                    let tables = Tables { word, position, segment: &segments[..self.hidden] };
+                    Ok(embeddings::forward(&tables, lookup(norm, input), keep))
+                })
+            })
+        })
+    }
+
+    /// The last layer computes what is asked for; the others all rows.
+    fn rows<'a>(&self, layer: usize, input: &'a EncoderInput) -> Rows<'a> {
+        let last = layer + 1 == self.parameters.layers.len();
+        let queries = if last { input.queries } else { Queries::All };
+        Rows { sequences: &input.sequences, queries }
+    }
+
+    /// The packed weights, made anew where they have changed.
+    fn weights<E: Element>(&self, cache: &Cache<E>) -> Result<Arc<Weights<E>>> {
+        let version = self.options.gradients.as_ref().map_or(0, |gradients| gradients.version());
+        let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((packed, weights)) = &*cache
+            && *packed == version
+        {
+            return Ok(weights.clone());
+        }
+        // Two versions at once would be memory for nothing.
+        *cache = None;
+        let layers = self.parameters.layers.iter().map(|layer| {
+            Ok(Layer {
+                qkv: pack_linear(&layer.qkv)?,
+                attention_output: pack_linear(&layer.attention_output)?,
+                attention_norm: copy_norm(&layer.attention_norm)?,
+                intermediate: pack_linear(&layer.intermediate)?,
+                output: pack_linear(&layer.output)?,
+                output_norm: copy_norm(&layer.output_norm)?,
+                heads: layer.heads,
+                activation: layer.activation,
+            })
+        });
+        let layers = layers.collect::<Result<Vec<_>>>()?;
+        let weights = Arc::new(Weights { norm: copy_norm(&self.parameters.norm)?, layers });
+        *cache = Some((version, weights.clone()));
+        Ok(weights)
+    }
+}
+
+fn lookup<'a>(norm: &'a Norm, input: &'a EncoderInput) -> Lookup<'a> {
+    Lookup {
+        input_ids: &input.input_ids,
+        position_ids: &input.position_ids,
+        norm,
+        dropout: input.dropout.embeddings,
+    }
+}
+
+fn pack_linear<E: Element>(linear: &LinearParameters) -> Result<Linear<E>> {
+    let gradients = linear.weight.gradient.clone().zip(linear.bias.gradient.clone());
+    let bias = copy(&linear.bias)?;
+    with(&linear.weight.value, |weight| Ok(Linear::new(weight, bias, gradients)))
+}
+
+fn copy_norm(norm: &NormParameters) -> Result<Norm> {
+    Ok(Norm {
+        weight: copy(&norm.weight)?,
+        bias: copy(&norm.bias)?,
+        eps: norm.eps as f32,
+        gradients: norm.weight.gradient.clone().zip(norm.bias.gradient.clone()),
+    })
+}
+
+fn copy(parameter: &Parameter) -> Result<Vec<f32>> {
+    with(&parameter.value, |values| Ok(values.to_vec()))
+}
+
+/// Lends a tensor's elements out.
+fn with<T>(tensor: &Tensor, use_it: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(data)), Some((from, to))) => use_it(&data[from..to]),
+        _ => bail!("a kernel was given a tensor that is not contiguous f32 on the processor"),
+    }
+}
+
+/// One forward pass, and what its backward pass needs.
+struct Pass {
+    encoder: Arc<Inner>,
+    input: EncoderInput,
+    tape: Mutex<Option<Tape>>,
+}
+
+impl CustomOp1 for Pass {
+    fn name(&self) -> &'static str {
+        "encoder"
+    }
+
+    fn cpu_fwd(&self, _anchor: &CpuStorage, _layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (out, tape) = self.encoder.run(&self.input, true)?;
+        *self.tape.lock().unwrap_or_else(PoisonError::into_inner) = tape;
+        let shape = Shape::from((out.len() / self.encoder.hidden, self.encoder.hidden));
+        Ok((CpuStorage::F32(out), shape))
+    }
+
+    fn bwd(&self, anchor: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let tape = self.tape.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let grad = with(grad, |grad| Ok(grad.to_vec()))?;
+        match tape {
+            Some(Tape::F32(tape)) => self.encoder.backward(tape, &self.input, grad)?,
+            Some(Tape::Bf16(tape)) => self.encoder.backward(tape, &self.input, grad)?,
+            None => bail!("the encoder's backward pass was asked for twice"),
+        }
+        Ok(Some(anchor.zeros_like()?))
+    }
+}
