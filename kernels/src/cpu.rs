@@ -6,6 +6,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod buffer;
 pub mod element;
 pub mod embeddings;
 pub mod encoder;
@@ -16,6 +17,7 @@ mod pack;
 pub mod parallel;
 mod transpose;
 
+pub use buffer::Buffer;
 pub use element::{Bf16, Element};
 pub use gemm::Kernel;
 pub(crate) use isa::dispatch;

@@ -6,8 +6,7 @@ mod support;
 use candle_core::{DType, Tensor};
 use candle_transformers::models::bert as oracle;
 use pagebert_kernels::dropout::hash;
-use pagebert_kernels::{AdamW, AdamWConfig, DropoutKey, cross_entropy};
-use pagebert_model::weights::decays;
+use pagebert_kernels::{AdamWConfig, DropoutKey, cross_entropy};
 use pagebert_model::{Batch, BertForSequenceClassification};
 use support::*;
 
@@ -26,19 +25,22 @@ fn texts(seed: u64, lengths: &[u32]) -> Vec<Vec<u32>> {
 #[test]
 fn every_variable_gets_a_gradient_and_moves() {
     let parity = parity();
-    let trainable = Trainable::tiny();
+    for (way, trainable) in Trainable::both() {
+        every_variable_moves(way, &parity, &trainable);
+    }
+}
+
+fn every_variable_moves(way: &str, parity: &Parity, trainable: &Trainable) {
     let before: Vec<Tensor> =
         trainable.vars.values().map(|var| var.as_tensor().copy().unwrap()).collect();
-    let parameters =
-        trainable.vars.iter().map(|(name, var)| (name.clone(), var.clone(), decays(name)));
-    let mut optimizer = AdamW::new(parameters.collect(), AdamWConfig::default()).unwrap();
+    let mut optimizer = trainable.optimizer(AdamWConfig::default());
     let key = Some(DropoutKey::new(1, 1));
     let logits = trainable.model.forward(&parity.batches[0].pack(), key).unwrap();
     let loss = cross_entropy(&logits, &parity.batches[0].labels()).unwrap();
     optimizer.step(&loss.backward().unwrap(), 1e-3).unwrap();
     for ((name, var), before) in trainable.vars.iter().zip(&before) {
         let moved = largest_difference(var.as_tensor(), before);
-        assert!(moved > 1e-6 && moved.is_finite(), "{name} moved by {moved}");
+        assert!(moved > 1e-6 && moved.is_finite(), "{way}, {name} moved by {moved}");
     }
 }
 

@@ -2,12 +2,10 @@
 
 mod support;
 
-use std::collections::BTreeMap;
-
 use candle_core::Tensor;
-use pagebert_kernels::{AdamW, AdamWConfig, cross_entropy};
+use pagebert_kernels::{AdamWConfig, cross_entropy};
 use pagebert_model::BertForSequenceClassification;
-use pagebert_model::weights::{decays, split_fused};
+use pagebert_model::weights::split_fused;
 use support::*;
 
 #[test]
@@ -24,17 +22,17 @@ fn logits_are_those_of_transformers() {
 #[test]
 fn gradients_of_all_parameters_are_those_of_pytorch() {
     let parity = parity();
-    let trainable = Trainable::tiny();
+    for (way, trainable) in Trainable::both() {
+        gradients_are_those_of_pytorch(way, &parity, &trainable);
+    }
+}
+
+fn gradients_are_those_of_pytorch(way: &str, parity: &Parity, trainable: &Trainable) {
     let logits = trainable.model.forward(&parity.batches[0].pack(), None).unwrap();
     let loss = cross_entropy(&logits, &parity.batches[0].labels()).unwrap();
     assert!((f64::from(loss.to_scalar::<f32>().unwrap()) - parity.loss).abs() < 1e-5);
     let store = loss.backward().unwrap();
-    let gradients: BTreeMap<String, Tensor> = trainable
-        .vars
-        .iter()
-        .map(|(name, var)| (name.clone(), store.get(var).expect(name).clone()))
-        .collect();
-    let gradients = split_fused(&gradients).unwrap();
+    let gradients = split_fused(&trainable.gradients(&store)).unwrap();
     let expected =
         candle_core::safetensors::load_buffer(&bytes("parity.safetensors"), &CPU).unwrap();
     assert_eq!(
@@ -45,32 +43,36 @@ fn gradients_of_all_parameters_are_those_of_pytorch() {
         let difference = norm(&(&gradients[name] - expected).unwrap());
         // A key's bias shifts every score of a row alike, so its gradient is zero but for rounding.
         let bound = 1e-3 * norm(expected) + 1e-6;
-        assert!(difference < bound, "{name}: {difference} of {}", norm(expected));
+        assert!(difference < bound, "{way}, {name}: {difference} of {}", norm(expected));
     }
 }
 
 #[test]
 fn twenty_steps_of_training_are_those_of_pytorch() {
     let parity = parity();
-    let trainable = Trainable::tiny();
-    let parameters =
-        trainable.vars.iter().map(|(name, var)| (name.clone(), var.clone(), decays(name)));
+    for (way, trainable) in Trainable::both() {
+        twenty_steps_are_those_of_pytorch(way, &parity, &trainable);
+    }
+}
+
+fn twenty_steps_are_those_of_pytorch(way: &str, parity: &Parity, trainable: &Trainable) {
     let config = AdamWConfig { weight_decay: parity.weight_decay, ..AdamWConfig::default() };
-    let mut optimizer = AdamW::new(parameters.collect(), config).unwrap();
+    let mut optimizer = trainable.optimizer(config);
     for (step, (rate, expected)) in parity.rates.iter().zip(&parity.losses).enumerate() {
         let batch = &parity.batches[step % parity.batches.len()];
         let logits = trainable.model.forward(&batch.pack(), None).unwrap();
         let loss = cross_entropy(&logits, &batch.labels()).unwrap();
         let store = loss.backward().unwrap();
         optimizer.step(&store, *rate).unwrap();
+        trainable.stepped();
         let loss = f64::from(loss.to_scalar::<f32>().unwrap());
-        assert!((loss - expected).abs() < 1e-4, "step {step}: {loss}, not {expected}");
+        assert!((loss - expected).abs() < 1e-4, "{way}, step {step}: {loss}, not {expected}");
     }
     // The losses alone would not show a decay of the wrong parameters.
     let fused = trainable.vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone()));
     let after = split_fused(&fused.collect()).unwrap();
     for (name, expected) in &parity.norms {
         let found = norm(&after[name]);
-        assert!((found / expected - 1.0).abs() < 1e-4, "{name}: norm {found}, not {expected}");
+        assert!((found / expected - 1.0).abs() < 1e-4, "{way}, {name}: norm {found}, not {expected}");
     }
 }

@@ -13,7 +13,7 @@ use super::element::padded;
 use super::gemm::{Blocks, Into, Product};
 use super::pack::{columns_to_panels, rows_to_panels};
 use super::parallel::{BLOCK, for_each, pieces};
-use super::{Element, Kernel};
+use super::{Buffer, Element, Kernel};
 use crate::{Dropout, Sequences};
 
 pub use backward::backward;
@@ -68,10 +68,10 @@ impl Shape<'_> {
 }
 
 /// qkv `[T, 3·H]` → `[rows, H]`.
-pub fn forward<E: Element>(qkv: &[E], shape: Shape<'_>) -> Vec<E> {
+pub fn forward<E: Element>(qkv: &[E], shape: Shape<'_>) -> Buffer<E> {
     let hidden = shape.hidden();
     let ranges = shape.ranges();
-    let mut out = vec![E::zeroed(); shape.rows() * hidden];
+    let mut out = Buffer::any(shape.rows() * hidden);
     let lengths = ranges.iter().map(|rows| shape.queries.of(rows.len()) * hidden);
     let tasks = pieces(&mut out, lengths);
     for_each(tasks, |index, out| {
@@ -95,7 +95,7 @@ fn panel_width<E: Element>(kernel: &Kernel<E>, columns: usize) -> usize {
 }
 
 /// One head of one sequence.
-struct Head<'a, E> {
+struct Head<'a, E: Element> {
     shape: Shape<'a>,
     kernel: Kernel<E>,
     /// The sequence's length.
@@ -109,17 +109,17 @@ struct Head<'a, E> {
     /// The length, padded to whole panels: columns of a score's row.
     scores_ld: usize,
     /// `[queries, depth]`
-    queries: Vec<E>,
+    queries: Buffer<E>,
     /// Panels of keysᵀ.
-    keys: Vec<E>,
+    keys: Buffer<E>,
     /// Panels of values.
-    values: Vec<E>,
+    values: Buffer<E>,
     /// `[BLOCK, scores_ld]`
-    scores: Vec<f32>,
+    scores: Buffer<f32>,
     /// `[BLOCK, key_depth]`
-    dropped: Vec<E>,
+    dropped: Buffer<E>,
     /// A block of products with the head's columns.
-    product: Vec<f32>,
+    product: Buffer<f32>,
 }
 
 impl<'a, E: Element> Head<'a, E> {
@@ -141,12 +141,13 @@ impl<'a, E: Element> Head<'a, E> {
             depth,
             key_depth,
             scores_ld,
-            queries: vec![E::zeroed(); rows * depth],
-            keys: vec![E::zeroed(); kernel.panels(n) * kernel.columns * depth],
-            values: vec![E::zeroed(); width * key_depth],
-            scores: vec![0.0; block * scores_ld],
-            dropped: vec![E::zeroed(); block * key_depth],
-            product: vec![0.0; block * width],
+            // Rows and columns of padding stay zero throughout.
+            queries: Buffer::zeros(rows * depth),
+            keys: Buffer::any(kernel.panels(n) * kernel.columns * depth),
+            values: Buffer::any(width * key_depth),
+            scores: Buffer::any(block * scores_ld),
+            dropped: Buffer::any(block * key_depth),
+            product: Buffer::any(block * width),
         }
     }
 

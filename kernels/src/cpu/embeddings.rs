@@ -2,7 +2,7 @@
 
 use super::encoder::Norm;
 use super::parallel::{BLOCK, add_up, blocks, for_each};
-use super::{dispatch, encoder};
+use super::{Buffer, dispatch, encoder};
 use crate::Dropout;
 use crate::gradients::GradientSlot;
 
@@ -43,9 +43,9 @@ pub struct Lookup<'a> {
 /// What the backward pass needs.
 pub struct SavedEmbeddings {
     /// `[T, H]`
-    normed: Vec<f32>,
+    normed: Buffer<f32>,
     /// `[T]`
-    inverse: Vec<f32>,
+    inverse: Buffer<f32>,
 }
 
 /// → `[T, H]`.
@@ -53,12 +53,12 @@ pub fn forward(
     tables: &Tables<'_>,
     lookup: Lookup<'_>,
     keep: bool,
-) -> (Vec<f32>, Option<SavedEmbeddings>) {
+) -> (Buffer<f32>, Option<SavedEmbeddings>) {
     let hidden = lookup.norm.weight.len();
     let tokens = lookup.input_ids.len();
-    let mut out = vec![0f32; tokens * hidden];
+    let mut out = Buffer::<f32>::any(tokens * hidden);
     let mut saved =
-        SavedEmbeddings { normed: vec![0.0; tokens * hidden], inverse: vec![0.0; tokens] };
+        SavedEmbeddings { normed: Buffer::any(tokens * hidden), inverse: Buffer::any(tokens) };
     let tasks = blocks(&mut out, tokens, hidden).into_iter();
     let tasks = tasks.zip(blocks(&mut saved.normed, tokens, hidden));
     let tasks = tasks.zip(blocks(&mut saved.inverse, tokens, 1)).collect();
@@ -96,7 +96,7 @@ pub fn backward(
 ) {
     let hidden = lookup.norm.weight.len();
     let tokens = lookup.input_ids.len();
-    let mut dz = vec![0f32; tokens * hidden];
+    let mut dz = Buffer::<f32>::any(tokens * hidden);
     let mut partial = vec![0f32; tokens.div_ceil(BLOCK) * 3 * hidden];
     let tasks = blocks(&mut dz, tokens, hidden).into_iter().zip(partial.chunks_mut(3 * hidden));
     for_each(tasks.collect(), |index, (dz, sums): (&mut [f32], &mut [f32])| {

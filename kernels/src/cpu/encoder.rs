@@ -16,12 +16,12 @@ pub use attention_block::SavedAttention;
 pub use feed_forward::SavedFeedForward;
 pub use linear::Linear;
 
-use super::Element;
+use super::{Buffer, Element};
 use super::attention::Queries;
 use crate::{Activation, Dropout, Sequences};
 
 /// One layer's weights, packed.
-pub struct Layer<E> {
+pub struct Layer<E: Element> {
     /// Queries, keys and values side by side.
     pub qkv: Linear<E>,
     /// Behind attention.
@@ -74,7 +74,7 @@ impl Rows<'_> {
 }
 
 /// What a layer's backward pass needs of its forward pass.
-pub struct Saved<E> {
+pub struct Saved<E: Element> {
     attention: SavedAttention<E>,
     feed_forward: SavedFeedForward<E>,
 }
@@ -87,7 +87,7 @@ impl<E: Element> Layer<E> {
         rows: Rows<'_>,
         drop: LayerDropout,
         keep: bool,
-    ) -> (Vec<f32>, Option<Saved<E>>) {
+    ) -> (Buffer<f32>, Option<Saved<E>>) {
         let (attended, attention) = self.attention_forward(x, rows, drop, keep);
         let (out, feed_forward) = self.feed_forward(&attended, drop.output, keep);
         let saved = attention.zip(feed_forward);
@@ -102,7 +102,7 @@ impl<E: Element> Layer<E> {
         grad: &[f32],
         rows: Rows<'_>,
         drop: LayerDropout,
-    ) -> Vec<f32> {
+    ) -> Buffer<f32> {
         let grad = self.feed_forward_backward(&saved.feed_forward, grad, drop.output);
         self.attention_backward(&saved.attention, &grad, rows, drop)
     }

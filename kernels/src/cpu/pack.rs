@@ -2,13 +2,13 @@
 
 use super::element::padded;
 use super::parallel::for_each;
-use super::{Element, dispatch, transpose};
+use super::{Buffer, Element, dispatch, transpose};
 
 /// A weight's panels, made once a step.
 #[derive(Debug)]
-pub struct Panels<E> {
+pub struct Panels<E: Element> {
     /// One panel behind the other.
-    pub data: Vec<E>,
+    pub data: Buffer<E>,
     /// Elements of a panel.
     pub stride: usize,
     /// How many there are.
@@ -35,11 +35,18 @@ impl<E: Element> Panels<E> {
 
     fn make(depth: usize, columns: usize, fill: impl Fn(&mut [E], usize) + Sync) -> Self {
         let kernel = E::kernel();
+        let unpadded = depth;
         let (depth, count) = (padded::<E>(depth), kernel.panels(columns));
         let stride = depth * kernel.columns;
-        let mut data = vec![E::zeroed(); count * stride];
+        let mut data = Buffer::any(count * stride);
         let panels: Vec<_> = data.chunks_mut(stride.max(1)).collect();
-        for_each(panels, |index, panel| fill(panel, index * kernel.columns));
+        let whole = columns.is_multiple_of(kernel.columns) && depth == unpadded;
+        for_each(panels, |index, panel| {
+            if !whole {
+                panel.fill(E::zeroed());
+            }
+            fill(panel, index * kernel.columns);
+        });
         Self { data, stride, count, depth }
     }
 }

@@ -11,7 +11,7 @@ use super::{
 use crate::cpu::attention::Queries;
 use crate::cpu::embeddings::{self, Lookup, SavedEmbeddings, TableGradients, Tables};
 use crate::cpu::encoder::{Layer, Linear, Norm, Rows, Saved};
-use crate::cpu::{Bf16, Element};
+use crate::cpu::{Bf16, Buffer, Element};
 
 /// What clones of an encoder share.
 #[derive(Clone)]
@@ -36,7 +36,7 @@ enum Packed {
 /// Weights as they were when the count of their changes was so much.
 type Cache<E> = Mutex<Option<(u64, Arc<Weights<E>>)>>;
 
-struct Weights<E> {
+struct Weights<E: Element> {
     norm: Norm,
     layers: Vec<Layer<E>>,
 }
@@ -47,16 +47,16 @@ enum Tape {
     Bf16(TapeOf<Bf16>),
 }
 
-struct TapeOf<E> {
+struct TapeOf<E: Element> {
     weights: Arc<Weights<E>>,
     embeddings: SavedEmbeddings,
     layers: Vec<Kept<E>>,
 }
 
-enum Kept<E> {
+enum Kept<E: Element> {
     All(Saved<E>),
     /// The layer's input, to compute the rest again.
-    Input(Vec<f32>),
+    Input(Buffer<f32>),
 }
 
 impl Fused {
@@ -93,7 +93,7 @@ impl Fused {
         let Some(anchor) = &self.0.anchor else {
             let (out, _) = self.0.run(input, false)?;
             let rows = out.len() / self.0.hidden;
-            return Tensor::from_vec(out, (rows, self.0.hidden), &candle_core::Device::Cpu);
+            return Tensor::from_vec(out.into_vec(), (rows, self.0.hidden), &candle_core::Device::Cpu);
         };
         let pass = Pass { encoder: self.0.clone(), input: input.clone(), tape: Mutex::new(None) };
         anchor.as_tensor().apply_op1(pass)
@@ -101,7 +101,7 @@ impl Fused {
 }
 
 impl Inner {
-    fn run(&self, input: &EncoderInput, keep: bool) -> Result<(Vec<f32>, Option<Tape>)> {
+    fn run(&self, input: &EncoderInput, keep: bool) -> Result<(Buffer<f32>, Option<Tape>)> {
         Ok(match &self.packed {
             Packed::F32(cache) => {
                 let (out, tape) = self.run_in(cache, input, keep)?;
@@ -119,7 +119,7 @@ impl Inner {
         cache: &Cache<E>,
         input: &EncoderInput,
         keep: bool,
-    ) -> Result<(Vec<f32>, Option<TapeOf<E>>)> {
+    ) -> Result<(Buffer<f32>, Option<TapeOf<E>>)> {
         let weights = self.weights(cache)?;
         let (mut x, embeddings) = self.embed(&weights.norm, input, keep)?;
         let mut kept = Vec::with_capacity(self.parameters.layers.len());
@@ -142,7 +142,7 @@ impl Inner {
         &self,
         tape: TapeOf<E>,
         input: &EncoderInput,
-        grad: Vec<f32>,
+        grad: Buffer<f32>,
     ) -> Result<()> {
         let TapeOf { weights, embeddings, layers } = tape;
         let mut grad = grad;
@@ -173,7 +173,7 @@ impl Inner {
         norm: &Norm,
         input: &EncoderInput,
         keep: bool,
-    ) -> Result<(Vec<f32>, Option<SavedEmbeddings>)> {
+    ) -> Result<(Buffer<f32>, Option<SavedEmbeddings>)> {
         let EncoderParameters { word, position, token_type, .. } = &self.parameters;
         with(&word.value, |word| {
             with(&position.value, |position| {
@@ -276,12 +276,12 @@ impl CustomOp1 for Pass {
         let (out, tape) = self.encoder.run(&self.input, true)?;
         *self.tape.lock().unwrap_or_else(PoisonError::into_inner) = tape;
         let shape = Shape::from((out.len() / self.encoder.hidden, self.encoder.hidden));
-        Ok((CpuStorage::F32(out), shape))
+        Ok((CpuStorage::F32(out.into_vec()), shape))
     }
 
     fn bwd(&self, anchor: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let tape = self.tape.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let grad = with(grad, |grad| Ok(grad.to_vec()))?;
+        let grad = with(grad, |grad| Ok(Buffer::from(grad.to_vec())))?;
         match tape {
             Some(Tape::F32(tape)) => self.encoder.backward(tape, &self.input, grad)?,
             Some(Tape::Bf16(tape)) => self.encoder.backward(tape, &self.input, grad)?,

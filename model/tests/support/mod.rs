@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
-use pagebert_model::weights::Missing;
+use pagebert_kernels::{AdamW, AdamWConfig, EncoderOptions, Gradients};
+use pagebert_model::weights::{Missing, decays};
 use pagebert_model::{Batch, BertConfig, BertForSequenceClassification, Weights};
 use serde::Deserialize;
 
@@ -74,23 +76,63 @@ pub fn tiny_weights(config: &BertConfig) -> Weights {
 pub struct Trainable {
     pub vars: BTreeMap<String, Var>,
     pub model: BertForSequenceClassification,
+    /// Of the fused operations; autograd's are in its store.
+    gradients: Option<Gradients>,
 }
 
 impl Trainable {
-    pub fn tiny() -> Self {
+    /// The tiny model by both ways: fused operations, and their plain twins.
+    pub fn both() -> [(&'static str, Self); 2] {
         let config = tiny_config();
-        Self::new(&tiny_weights(&config), &config)
+        let weights = tiny_weights(&config);
+        let fused = Some(Gradients::default());
+        [
+            ("fused", Self::new(&weights, &config, fused)),
+            ("plain", Self::new(&weights, &config, None)),
+        ]
     }
 
-    pub fn new(weights: &Weights, config: &BertConfig) -> Self {
+    pub fn new(weights: &Weights, config: &BertConfig, gradients: Option<Gradients>) -> Self {
         let vars: BTreeMap<String, Var> = weights
             .iter()
             .map(|(name, tensor)| (name.to_string(), Var::from_tensor(tensor).unwrap()))
             .collect();
         let shared = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone()));
-        let model =
-            BertForSequenceClassification::load(&Weights::from_tensors(shared), config).unwrap();
-        Self { vars, model }
+        let options = EncoderOptions { gradients: gradients.clone(), ..EncoderOptions::default() };
+        let shared = Weights::from_tensors(shared);
+        let model = BertForSequenceClassification::load_with(&shared, config, options).unwrap();
+        Self { vars, model, gradients }
+    }
+
+    pub fn optimizer(&self, config: AdamWConfig) -> AdamW {
+        let parameters =
+            self.vars.iter().map(|(name, var)| (name.clone(), var.clone(), decays(name)));
+        let optimizer = AdamW::new(parameters.collect(), config).unwrap();
+        match &self.gradients {
+            Some(gradients) => optimizer.with_gradients(gradients),
+            None => optimizer,
+        }
+    }
+
+    /// The gradient of each variable.
+    pub fn gradients(&self, store: &GradStore) -> BTreeMap<String, Tensor> {
+        let one = |(name, var): (&String, &Var)| {
+            let slot = self.gradients.as_ref().and_then(|gradients| gradients.find(name));
+            let gradient = match slot {
+                Some(slot) => slot.tensor(var.shape()).unwrap(),
+                None => store.get(var).cloned(),
+            };
+            (name.clone(), gradient.expect(name))
+        };
+        self.vars.iter().map(one).collect()
+    }
+
+    /// To be called between an optimizer's step and the next forward pass.
+    pub fn stepped(&self) {
+        if let Some(gradients) = &self.gradients {
+            gradients.weights_changed();
+            gradients.clear();
+        }
     }
 }
 

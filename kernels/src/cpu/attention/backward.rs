@@ -3,21 +3,25 @@
 use std::ops::Range;
 
 use super::rows::{Mask, scores_backward};
-use super::{Head, Shape, copy_rows, panel_width, round_columns};
+use super::{Head, Queries, Shape, copy_rows, panel_width, round_columns};
 use crate::cpu::gemm::{Blocks, Into, Product};
 use crate::cpu::pack::{columns_to_panels, rows_to_columns, rows_to_panels};
 use crate::cpu::parallel::{BLOCK, for_each, pieces};
-use crate::cpu::{Element, dispatch};
+use crate::cpu::{Buffer, Element, dispatch};
 
 /// The gradient of qkv `[T, 3·H]`, of which `out` `[rows, H]` came and has the gradient `grad`.
-pub fn backward<E: Element>(qkv: &[E], out: &[E], grad: &[E], shape: Shape<'_>) -> Vec<E> {
+pub fn backward<E: Element>(qkv: &[E], out: &[E], grad: &[E], shape: Shape<'_>) -> Buffer<E> {
     let hidden = shape.hidden();
     let ranges = shape.ranges();
     let mut starts = vec![0];
     for rows in &ranges {
         starts.push(starts[starts.len() - 1] + shape.queries.of(rows.len()));
     }
-    let mut dqkv = vec![E::zeroed(); qkv.len()];
+    // Queries that did not ask have no gradient.
+    let mut dqkv = match shape.queries {
+        Queries::All => Buffer::any(qkv.len()),
+        Queries::First => Buffer::zeros(qkv.len()),
+    };
     let tasks = pieces(&mut dqkv, ranges.iter().map(|rows| rows.len() * 3 * hidden));
     for_each(tasks, |index, dqkv| {
         let rows = ranges[index].clone();
@@ -50,29 +54,29 @@ struct Sequence<'a, E> {
 }
 
 /// Room for one head's backward pass.
-struct Gradients<E> {
+struct Gradients<E: Element> {
     /// A head's columns, padded to whole panels.
     width: usize,
     /// Rows of the transposed operands, padded.
     key_rows: usize,
     /// The output's gradient, `[queries, depth]`.
-    grad: Vec<E>,
+    grad: Buffer<E>,
     /// Panels of valuesᵀ.
-    values_t: Vec<E>,
+    values_t: Buffer<E>,
     /// Panels of keys.
-    keys: Vec<E>,
+    keys: Buffer<E>,
     /// Panels of a block of queries, and of the output's gradient.
-    block_panels: Vec<E>,
+    block_panels: Buffer<E>,
     /// `[BLOCK, scores_ld]`
-    dprobabilities: Vec<f32>,
+    dprobabilities: Buffer<f32>,
     /// `[BLOCK, key_depth]`
-    dscores: Vec<E>,
+    dscores: Buffer<E>,
     /// A block of probabilities, or of scores' gradients, transposed: `[key_rows, BLOCK]`.
-    transposed: Vec<E>,
+    transposed: Buffer<E>,
     /// `[key_rows, width]`
-    dkeys: Vec<f32>,
+    dkeys: Buffer<f32>,
     /// `[key_rows, width]`
-    dvalues: Vec<f32>,
+    dvalues: Buffer<f32>,
 }
 
 impl<E: Element> Gradients<E> {
@@ -80,19 +84,18 @@ impl<E: Element> Gradients<E> {
         let kernel = head.kernel;
         let width = panel_width(&kernel, head.shape.head_dim);
         let key_rows = head.n.next_multiple_of(kernel.rows);
-        let zeros = |n: usize| vec![E::zeroed(); n];
         Self {
             width,
             key_rows,
-            grad: zeros(head.queries.len()),
-            values_t: zeros(head.keys.len()),
-            keys: zeros(head.values.len()),
-            block_panels: zeros(width * BLOCK),
-            dprobabilities: vec![0.0; head.scores.len()],
-            dscores: zeros(head.dropped.len()),
-            transposed: zeros(key_rows * BLOCK),
-            dkeys: vec![0.0; key_rows * width],
-            dvalues: vec![0.0; key_rows * width],
+            grad: Buffer::zeros(head.queries.len()),
+            values_t: Buffer::any(head.keys.len()),
+            keys: Buffer::any(head.values.len()),
+            block_panels: Buffer::any(width * BLOCK),
+            dprobabilities: Buffer::any(head.scores.len()),
+            dscores: Buffer::any(head.dropped.len()),
+            transposed: Buffer::any(key_rows * BLOCK),
+            dkeys: Buffer::any(key_rows * width),
+            dvalues: Buffer::any(key_rows * width),
         }
     }
 

@@ -3,7 +3,7 @@
 //! Ba, Kiros and Hinton, Layer normalization (2016).
 
 use crate::Dropout;
-use crate::cpu::{Element, dispatch};
+use crate::cpu::{Buffer, Element, dispatch};
 use crate::gradients::GradientSlot;
 
 /// A layer norm's parameters.
@@ -20,17 +20,17 @@ pub struct Norm {
 }
 
 /// What a norm's backward pass needs: the normalised rows, and what they were multiplied by.
-pub struct SavedNorm<E> {
+pub struct SavedNorm<E: Element> {
     /// `[rows, H]`
-    pub normed: Vec<E>,
+    pub normed: Buffer<E>,
     /// `[rows]`
-    pub inverse: Vec<f32>,
+    pub inverse: Buffer<f32>,
 }
 
 impl<E: Element> SavedNorm<E> {
     /// Room for so many rows.
     pub fn new(rows: usize, width: usize) -> Self {
-        Self { normed: vec![E::zeroed(); rows * width], inverse: vec![0.0; rows] }
+        Self { normed: Buffer::any(rows * width), inverse: Buffer::any(rows) }
     }
 }
 

@@ -2,21 +2,21 @@
 
 use super::add_norm::{self, SavedNorm};
 use super::elementwise::{Panel, add_bias, add_to, column_sums, store};
-use super::linear::{Operands, ld, multiply, whole_rows};
+use super::linear::{Operands, ld, multiply, room, whole_rows};
 use super::{Layer, LayerDropout, Rows};
-use crate::cpu::Element;
+use crate::cpu::{Buffer, Element};
 use crate::cpu::attention::{self, Queries, Shape};
 use crate::cpu::pack::round_rows;
 use crate::cpu::parallel::{BLOCK, add_up, blocks, for_each};
 
 /// What the backward pass needs.
-pub struct SavedAttention<E> {
+pub struct SavedAttention<E: Element> {
     /// The input's rows, `ld` apart.
-    x: Vec<E>,
+    x: Buffer<E>,
     /// `[T, 3·H]`
-    qkv: Vec<E>,
+    qkv: Buffer<E>,
     /// Attention's rows `[rows, H]`.
-    context: Vec<E>,
+    context: Buffer<E>,
     norm: SavedNorm<E>,
 }
 
@@ -42,11 +42,11 @@ impl<E: Element> Layer<E> {
         rows: Rows<'_>,
         drop: LayerDropout,
         keep: bool,
-    ) -> (Vec<f32>, Option<SavedAttention<E>>) {
+    ) -> (Buffer<f32>, Option<SavedAttention<E>>) {
         let hidden = self.hidden();
         let (tokens, x_ld) = (rows.sequences.tokens(), ld::<E>(hidden));
-        let mut rounded = vec![E::zeroed(); tokens * x_ld];
-        let mut qkv = vec![E::zeroed(); tokens * 3 * hidden];
+        let mut rounded = room(tokens, hidden, x_ld);
+        let mut qkv = Buffer::any(tokens * 3 * hidden);
         let tasks = blocks(&mut rounded, tokens, x_ld).into_iter();
         let tasks = tasks.zip(blocks(&mut qkv, tokens, 3 * hidden)).collect();
         let columns = E::kernel().columns;
@@ -64,7 +64,7 @@ impl<E: Element> Layer<E> {
         let context = attention::forward(&qkv, shape);
         let out_rows = shape.rows();
         let chosen = rows.chosen();
-        let mut out = vec![0f32; out_rows * hidden];
+        let mut out = Buffer::<f32>::any(out_rows * hidden);
         let mut norm = SavedNorm::new(out_rows, hidden);
         let tasks = blocks(&mut out, out_rows, hidden).into_iter();
         let tasks = tasks.zip(blocks(&mut norm.normed, out_rows, hidden));
@@ -74,7 +74,7 @@ impl<E: Element> Layer<E> {
             let count = inverse.len();
             let first_row = index * BLOCK;
             let context = &context[first_row * hidden..][..count * hidden];
-            let mut y = vec![0f32; count * hidden];
+            let mut y = Buffer::<f32>::zeros(count * hidden);
             let operand = operand(context, hidden, x_ld, count);
             multiply(&operand, x_ld, count, &self.attention_output.forward, |first, products| {
                 add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
@@ -105,7 +105,7 @@ impl<E: Element> Layer<E> {
         grad: &[f32],
         rows: Rows<'_>,
         drop: LayerDropout,
-    ) -> Vec<f32> {
+    ) -> Buffer<f32> {
         let hidden = self.hidden();
         let (tokens, x_ld) = (rows.sequences.tokens(), ld::<E>(hidden));
         let shape = self.shape(rows, drop);
@@ -114,12 +114,12 @@ impl<E: Element> Layer<E> {
         let (Some(output_back), Some(qkv_back)) =
             (&self.attention_output.backward, &self.qkv.backward)
         else {
-            return vec![0.0; tokens * hidden];
+            return Buffer::zeros(tokens * hidden);
         };
 
         // The residual's gradient, and that of the context.
-        let mut residual = vec![0f32; out_rows * hidden];
-        let mut dcontext = vec![E::zeroed(); out_rows * hidden];
+        let mut residual = Buffer::<f32>::any(out_rows * hidden);
+        let mut dcontext = Buffer::<E>::any(out_rows * hidden);
         let mut operands = Operands::new(out_rows, &self.attention_output);
         let mut partial = vec![0f32; out_rows.div_ceil(BLOCK) * 3 * hidden];
         let tasks = blocks(&mut residual, out_rows, hidden).into_iter();
@@ -129,7 +129,7 @@ impl<E: Element> Layer<E> {
             let residual: &mut [f32] = residual;
             let count = residual.len() / hidden;
             let first_row = index * BLOCK;
-            let mut dy = vec![E::zeroed(); count.next_multiple_of(E::kernel().rows) * x_ld];
+            let mut dy = room::<E>(count.next_multiple_of(E::kernel().rows), hidden, x_ld);
             let mut x_row = vec![0f32; hidden];
             for row in 0..count {
                 let at = (first_row + row) * hidden;
@@ -159,7 +159,7 @@ impl<E: Element> Layer<E> {
         let mut dx = match rows.queries {
             Queries::All => residual,
             Queries::First => {
-                let mut dx = vec![0f32; tokens * hidden];
+                let mut dx = Buffer::<f32>::zeros(tokens * hidden);
                 let chosen = rows.chosen().unwrap_or_default();
                 for (row, from) in chosen.into_iter().zip(residual.chunks_exact(hidden)) {
                     dx[row * hidden..][..hidden].copy_from_slice(from);
@@ -222,13 +222,13 @@ fn operand<E: Element>(
     width: usize,
     to_ld: usize,
     count: usize,
-) -> std::borrow::Cow<'_, [E]> {
+) -> super::linear::Rows<'_, E> {
     if width == to_ld {
         return whole_rows(rows, width, count);
     }
-    let mut padded = vec![E::zeroed(); count.next_multiple_of(E::kernel().rows) * to_ld];
+    let mut padded = Buffer::zeros(count.next_multiple_of(E::kernel().rows) * to_ld);
     for (from, to) in rows.chunks_exact(width).zip(padded.chunks_exact_mut(to_ld)) {
         to[..width].copy_from_slice(from);
     }
-    padded.into()
+    super::linear::Rows::Owned(padded)
 }

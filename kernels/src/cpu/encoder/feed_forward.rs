@@ -4,19 +4,19 @@ use super::Layer;
 use super::add_norm::{self, SavedNorm};
 use super::attention_block::finish;
 use super::elementwise::{Panel, activate, activate_backward, add_to};
-use super::linear::{Operands, ld, multiply, whole_rows};
+use super::linear::{Operands, ld, multiply, room, whole_rows};
 use crate::Dropout;
-use crate::cpu::Element;
+use crate::cpu::{Buffer, Element};
 use crate::cpu::pack::round_rows;
 use crate::cpu::parallel::{BLOCK, add_up, blocks, for_each};
 
 /// What the backward pass needs.
-pub struct SavedFeedForward<E> {
+pub struct SavedFeedForward<E: Element> {
     /// The input's rows, `ld` apart.
-    x: Vec<E>,
+    x: Buffer<E>,
     /// What went into the activation; the rest is made again. For each block of rows and each panel
     /// of columns `[rows, columns]`, so that a panel is read in one piece.
-    before: Vec<E>,
+    before: Buffer<E>,
     norm: SavedNorm<E>,
 }
 
@@ -27,17 +27,17 @@ impl<E: Element> Layer<E> {
         x: &[f32],
         drop: Option<Dropout>,
         keep: bool,
-    ) -> (Vec<f32>, Option<SavedFeedForward<E>>) {
+    ) -> (Buffer<f32>, Option<SavedFeedForward<E>>) {
         let (hidden, wide) = (self.output.outputs, self.intermediate.outputs);
         let (x_ld, wide_ld) = (ld::<E>(hidden), ld::<E>(wide));
         let rows = x.len() / hidden;
         let columns = E::kernel().columns;
-        let mut out = vec![0f32; rows * hidden];
-        let mut rounded = vec![E::zeroed(); rows * x_ld];
+        let mut out = Buffer::<f32>::any(rows * hidden);
+        let mut rounded = room(rows, hidden, x_ld);
         // Nothing but the backward pass looks at these again.
         let kept = if keep { rows } else { 0 };
         let panels_width = self.intermediate.forward.count * columns;
-        let mut before = vec![E::zeroed(); kept * panels_width];
+        let mut before = Buffer::any(kept * panels_width);
         let mut norm = SavedNorm::new(kept, hidden);
         let mut before_blocks = blocks(&mut before, kept, panels_width).into_iter();
         let mut normed_blocks = blocks(&mut norm.normed, kept, hidden).into_iter();
@@ -54,15 +54,16 @@ impl<E: Element> Layer<E> {
             let first_row = index * BLOCK;
             let x = &x[first_row * hidden..][..count * hidden];
             round_rows(x, hidden, x_ld, rounded);
-            let mut spare = (Vec::new(), Vec::new(), Vec::new());
-            let (before, normed, inverse) = kept.unwrap_or_else(|| {
-                spare.0.resize(count * panels_width, E::zeroed());
-                spare.1.resize(count * hidden, E::zeroed());
-                spare.2.resize(count, 0.0);
-                (&mut spare.0, &mut spare.1, &mut spare.2)
-            });
+            let spare = if kept.is_none() { count } else { 0 };
+            let mut spare = (
+                Buffer::any(spare * panels_width),
+                Buffer::any(spare * hidden),
+                Buffer::any(spare),
+            );
+            let (before, normed, inverse) =
+                kept.unwrap_or((&mut *spare.0, &mut *spare.1, &mut *spare.2));
             let padded_rows = count.next_multiple_of(E::kernel().rows);
-            let mut inner = vec![E::zeroed(); padded_rows * wide_ld];
+            let mut inner = room(padded_rows, wide, wide_ld);
             let operand = whole_rows(rounded, x_ld, count);
             multiply(&operand, x_ld, count, &self.intermediate.forward, |first, products| {
                 let panel = Panel::new(products, columns, first, wide);
@@ -70,7 +71,7 @@ impl<E: Element> Layer<E> {
                 let before = &mut before[first * count..][..columns * count];
                 activate(&panel, bias, self.activation, before, &mut inner, wide_ld);
             });
-            let mut y = vec![0f32; count * hidden];
+            let mut y = Buffer::<f32>::zeros(count * hidden);
             multiply(&inner, wide_ld, count, &self.output.forward, |first, products| {
                 add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
             });
@@ -98,15 +99,16 @@ impl<E: Element> Layer<E> {
         saved: &SavedFeedForward<E>,
         grad: &[f32],
         drop: Option<Dropout>,
-    ) -> Vec<f32> {
+    ) -> Buffer<f32> {
         let (hidden, wide) = (self.output.outputs, self.intermediate.outputs);
         let (x_ld, wide_ld) = (ld::<E>(hidden), ld::<E>(wide));
         let rows = grad.len() / hidden;
         let columns = E::kernel().columns;
-        let mut dx = vec![0f32; grad.len()];
+        let mut dx = Buffer::<f32>::any(grad.len());
         let (Some(output_back), Some(intermediate_back)) =
             (&self.output.backward, &self.intermediate.backward)
         else {
+            dx.fill(0.0);
             return dx;
         };
         let intermediate_panels = self.intermediate.forward.count;
@@ -124,7 +126,7 @@ impl<E: Element> Layer<E> {
             let count = dx.len() / hidden;
             let first_row = index * BLOCK;
             let padded_rows = count.next_multiple_of(E::kernel().rows);
-            let mut dy = vec![E::zeroed(); padded_rows * x_ld];
+            let mut dy = room::<E>(padded_rows, hidden, x_ld);
             let mut x_row = vec![0f32; hidden];
             for row in 0..count {
                 let at = (first_row + row) * hidden;
@@ -143,8 +145,8 @@ impl<E: Element> Layer<E> {
             }
             let panels_width = intermediate_panels * columns;
             let before = &saved.before[first_row * panels_width..][..count * panels_width];
-            let mut dinner = vec![E::zeroed(); padded_rows * wide_ld];
-            let mut again = vec![E::zeroed(); count * wide_ld];
+            let mut dinner = room::<E>(padded_rows, wide, wide_ld);
+            let mut again = Buffer::any(count * wide_ld);
             multiply(&dy, x_ld, count, output_back, |first, products| {
                 let panel = Panel::new(products, columns, first, wide);
                 activate_backward(

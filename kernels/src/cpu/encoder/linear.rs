@@ -1,15 +1,15 @@
 //! A linear layer's three products: forward, input gradient, weight gradient.
 
-use std::borrow::Cow;
+use std::ops::Deref;
 
 use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS, Product};
 use crate::cpu::pack::{Panels, rows_to_columns, rows_to_panels};
 use crate::cpu::parallel::{BLOCK, for_each, pieces};
-use crate::cpu::{Element, element::padded};
+use crate::cpu::{Buffer, Element, element::padded};
 use crate::gradients::GradientSlot;
 
 /// A linear layer, packed.
-pub struct Linear<E> {
+pub struct Linear<E: Element> {
     /// Columns in.
     pub inputs: usize,
     /// Columns out.
@@ -69,23 +69,43 @@ pub fn multiply<E: Element>(
 }
 
 /// Rows that a kernel may read: with rows of zeros behind them where their number asks for it.
-pub fn whole_rows<E: Element>(rows: &[E], ld: usize, count: usize) -> Cow<'_, [E]> {
+pub fn whole_rows<E: Element>(rows: &[E], ld: usize, count: usize) -> Rows<'_, E> {
     let padded_rows = count.next_multiple_of(E::kernel().rows);
     if rows.len() >= padded_rows * ld {
-        return Cow::Borrowed(rows);
+        return Rows::Borrowed(rows);
     }
-    let mut whole = vec![E::zeroed(); padded_rows * ld];
+    let mut whole = Buffer::any(padded_rows * ld);
     whole[..count * ld].copy_from_slice(&rows[..count * ld]);
-    Cow::Owned(whole)
+    whole[count * ld..].fill(E::zeroed());
+    Rows::Owned(whole)
+}
+
+/// Rows where they are, or a copy with padding.
+pub enum Rows<'a, E: Element> {
+    /// Where they are.
+    Borrowed(&'a [E]),
+    /// With padding.
+    Owned(Buffer<E>),
+}
+
+impl<E: Element> Deref for Rows<'_, E> {
+    type Target = [E];
+
+    fn deref(&self) -> &[E] {
+        match self {
+            Self::Borrowed(rows) => rows,
+            Self::Owned(rows) => rows,
+        }
+    }
 }
 
 /// The operands of a weight's gradient, `gradᵀ · x`, made block by block of rows.
-pub struct Operands<E> {
+pub struct Operands<E: Element> {
     /// For each block, the gradient transposed: `[outputs, BLOCK]`.
-    columns: Vec<E>,
+    columns: Buffer<E>,
     columns_size: usize,
     /// For each block, panels of x.
-    panels: Vec<E>,
+    panels: Buffer<E>,
     panels_size: usize,
     outputs: usize,
     inputs: usize,
@@ -105,9 +125,9 @@ impl<E: Element> Operands<E> {
         let columns_size = linear.outputs.next_multiple_of(kernel.rows) * BLOCK;
         let panels_size = kernel.panels(linear.inputs) * kernel.columns * BLOCK;
         Self {
-            columns: vec![E::zeroed(); blocks * columns_size],
+            columns: Buffer::any(blocks * columns_size),
             columns_size,
-            panels: vec![E::zeroed(); blocks * panels_size],
+            panels: Buffer::any(blocks * panels_size),
             panels_size,
             outputs: linear.outputs,
             inputs: linear.inputs,
@@ -150,7 +170,7 @@ impl<E: Element> Operands<E> {
                 if width == inputs && product.rows == rows {
                     return kernel.multiply(&product, gradient, inputs, into);
                 }
-                let mut scratch = vec![0f32; product.rows * width];
+                let mut scratch = Buffer::<f32>::any(product.rows * width);
                 kernel.multiply(&product, &mut scratch, width, Into::Replace);
                 for (row, from) in gradient.chunks_exact_mut(inputs).zip(scratch.chunks(width)) {
                     match into {
@@ -181,4 +201,9 @@ impl<E: Element> OperandBlock<'_, E> {
 /// Columns of an operand's row.
 pub fn ld<E: Element>(columns: usize) -> usize {
     padded::<E>(columns)
+}
+
+/// Room for rows of `width`, `ld` apart, which between them hold zeros.
+pub fn room<E: Element>(rows: usize, width: usize, ld: usize) -> Buffer<E> {
+    if width == ld { Buffer::any(rows * ld) } else { Buffer::zeros(rows * ld) }
 }
