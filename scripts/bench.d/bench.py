@@ -31,8 +31,7 @@ def parse():
         "Speed is real tokens per second, padding not counted, over whole steps: making the batch, forward,\n"
         "backward, clipping, AdamW. The table goes to stdout, progress to stderr. Times are only worth\n"
         "something on a machine that does nothing else.\n\n"
-        "Without --python PyTorch is installed into target/bench-venv, from where pip is set up to look;\n"
-        "PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu gets the build for the CPU, which is smaller.",
+        "Without --python PyTorch is installed into target/bench-venv, from where pip is set up to look.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
