@@ -112,7 +112,8 @@ impl Encoder {
             value.device().is_cpu() && value.dtype() == DType::F32
         });
         let learns = parameters.all().any(|parameter| parameter.value.is_variable());
-        let fused = fusible && !parameters.layers.is_empty() && learns == options.gradients.is_some();
+        let fused =
+            fusible && !parameters.layers.is_empty() && learns == options.gradients.is_some();
         let fused = fused.then(|| fused::Fused::new(&parameters, &options)).transpose()?;
         Ok(Self { parameters, options, fused })
     }

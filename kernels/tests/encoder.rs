@@ -108,9 +108,8 @@ impl Model {
     fn parameters(&mut self, gradients: Option<&Gradients>) -> EncoderParameters {
         let Case { heads, wide, layers, activation, .. } = self.case;
         let hidden = self.case.hidden();
-        let mut table = |name: &str, rows: usize| {
-            self.parameter(gradients, name, &[rows, hidden], (0.0, 1.0))
-        };
+        let mut table =
+            |name: &str, rows: usize| self.parameter(gradients, name, &[rows, hidden], (0.0, 1.0));
         let word = table("word", VOCABULARY);
         let position = table("position", POSITIONS);
         let token_type = table("token_type", 2);
@@ -142,9 +141,8 @@ impl Model {
             input_ids.extend((0..*length).map(|i| (i * i + 3 * length) % VOCABULARY as u32 / 2));
             position_ids.extend(0..*length);
         }
-        let site = |site| {
-            (case.dropout > 0.0).then(|| DropoutKey::new(3, 5).site(site, case.dropout))
-        };
+        let site =
+            |site| (case.dropout > 0.0).then(|| DropoutKey::new(3, 5).site(site, case.dropout));
         let layers = (0..case.layers as u64).map(|layer| LayerDropout {
             probabilities: site(4 * layer + 4),
             attention_output: site(4 * layer + 5),

@@ -174,12 +174,7 @@ impl BertForSequenceClassification {
         self.encode(batch, dropout, Queries::All)
     }
 
-    fn encode(
-        &self,
-        batch: &Batch,
-        key: Option<DropoutKey>,
-        queries: Queries,
-    ) -> Result<Tensor> {
+    fn encode(&self, batch: &Batch, key: Option<DropoutKey>, queries: Queries) -> Result<Tensor> {
         Ok(self.encoder.forward(&EncoderInput {
             input_ids: batch.input_ids.clone(),
             position_ids: batch.position_ids.clone(),

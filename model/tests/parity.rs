@@ -73,6 +73,9 @@ fn twenty_steps_are_those_of_pytorch(way: &str, parity: &Parity, trainable: &Tra
     let after = split_fused(&fused.collect()).unwrap();
     for (name, expected) in &parity.norms {
         let found = norm(&after[name]);
-        assert!((found / expected - 1.0).abs() < 1e-4, "{way}, {name}: norm {found}, not {expected}");
+        assert!(
+            (found / expected - 1.0).abs() < 1e-4,
+            "{way}, {name}: norm {found}, not {expected}"
+        );
     }
 }

@@ -101,7 +101,9 @@ impl RunRecord {
         [Products::F32, Products::Bf16]
             .into_iter()
             .find(|precision| Self::name_products(*precision) == self.computed_in)
-            .with_context(|| format!("run.toml: computed_in = \"{}\" is neither f32 nor bf16", self.computed_in))
+            .with_context(|| {
+                format!("run.toml: computed_in = \"{}\" is neither f32 nor bf16", self.computed_in)
+            })
     }
 
     /// Reads the record of a run; `None` where the folder has none, as other checkpoints.

@@ -8,8 +8,8 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 use candle_core::{Device, Tensor};
-use pagebert_kernels::{DropoutKey, Precision as Products};
 use pagebert_kernels::dropout::hash;
+use pagebert_kernels::{DropoutKey, Precision as Products};
 use pagebert_model::{Batch, BertConfig, Weights};
 
 use crate::devices::DeviceSpec;

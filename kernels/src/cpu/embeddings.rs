@@ -68,7 +68,9 @@ pub fn forward(
         for row in 0..inverse.len() {
             let token = index * BLOCK + row;
             let at = row * hidden..(row + 1) * hidden;
-            sum.copy_from_slice(&tables.word[lookup.input_ids[token] as usize * hidden..][..hidden]);
+            sum.copy_from_slice(
+                &tables.word[lookup.input_ids[token] as usize * hidden..][..hidden],
+            );
             let position = lookup.position_ids[token] as usize * hidden;
             encoder::norm_row(
                 &mut sum,

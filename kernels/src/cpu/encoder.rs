@@ -16,8 +16,8 @@ pub use attention_block::SavedAttention;
 pub use feed_forward::SavedFeedForward;
 pub use linear::Linear;
 
-use super::{Buffer, Element};
 use super::attention::Queries;
+use super::{Buffer, Element};
 use crate::{Activation, Dropout, Sequences};
 
 /// One layer's weights, packed.

@@ -202,7 +202,10 @@ mod tests {
     fn kernels() -> (Vec<Kernel<f32>>, Vec<Kernel<Bf16>>) {
         let all = [Isa::Base, Isa::Avx2, Isa::Avx512, Isa::Avx512Bf16, Isa::Amx];
         let here: Vec<Isa> = all.into_iter().filter(|other| *other <= isa()).collect();
-        (here.iter().map(|isa| f32_kernel(*isa)).collect(), here.iter().map(|isa| bf16_kernel(*isa)).collect())
+        (
+            here.iter().map(|isa| f32_kernel(*isa)).collect(),
+            here.iter().map(|isa| bf16_kernel(*isa)).collect(),
+        )
     }
 
     fn check<E: Element>(kernel: &Kernel<E>) {

@@ -11,7 +11,11 @@ pub const BLOCK: usize = 64;
 pub fn for_each<T: Send>(items: Vec<T>, task: impl Fn(usize, T) + Sync + Send) {
     #[cfg(not(target_family = "wasm"))]
     if items.len() > 1 {
-        return items.into_par_iter().enumerate().with_max_len(1).for_each(|(i, item)| task(i, item));
+        return items
+            .into_par_iter()
+            .enumerate()
+            .with_max_len(1)
+            .for_each(|(i, item)| task(i, item));
     }
     items.into_iter().enumerate().for_each(|(i, item)| task(i, item));
 }

@@ -61,8 +61,11 @@ enum Kept<E: Element> {
 
 impl Fused {
     pub fn new(parameters: &EncoderParameters, options: &EncoderOptions) -> Result<Self> {
-        let slots =
-            (&parameters.word.gradient, &parameters.position.gradient, &parameters.token_type.gradient);
+        let slots = (
+            &parameters.word.gradient,
+            &parameters.position.gradient,
+            &parameters.token_type.gradient,
+        );
         let tables = match slots {
             (Some(word), Some(position), Some(segment)) => Some(TableGradients {
                 word: word.clone(),
@@ -93,7 +96,11 @@ impl Fused {
         let Some(anchor) = &self.0.anchor else {
             let (out, _) = self.0.run(input, false)?;
             let rows = out.len() / self.0.hidden;
-            return Tensor::from_vec(out.into_vec(), (rows, self.0.hidden), &candle_core::Device::Cpu);
+            return Tensor::from_vec(
+                out.into_vec(),
+                (rows, self.0.hidden),
+                &candle_core::Device::Cpu,
+            );
         };
         let pass = Pass { encoder: self.0.clone(), input: input.clone(), tape: Mutex::new(None) };
         anchor.as_tensor().apply_op1(pass)

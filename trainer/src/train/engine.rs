@@ -253,7 +253,8 @@ impl Engine {
                 Some(slot) => slot.tensor(var.shape())?,
                 None => gradients.get(var).cloned(),
             };
-            named.insert(name.clone(), gradient.with_context(|| format!("{name} has no gradient"))?);
+            named
+                .insert(name.clone(), gradient.with_context(|| format!("{name} has no gradient"))?);
         }
         Ok(split_fused(&named)?)
     }

@@ -186,10 +186,9 @@ impl<E: Element> Gradients<E> {
         // Values: droppedᵀ · grad. Keys: dscoresᵀ · queries.
         let grads = &self.grad[block.start * head.depth..];
         let queries = &head.queries[block.start * head.depth..];
-        for (rows, operand, sums) in [
-            (&head.dropped, grads, &mut self.dvalues),
-            (&self.dscores, queries, &mut self.dkeys),
-        ] {
+        for (rows, operand, sums) in
+            [(&head.dropped, grads, &mut self.dvalues), (&self.dscores, queries, &mut self.dkeys)]
+        {
             let depth = block.len().next_multiple_of(16 * E::GROUP);
             let ld = head.key_depth;
             rows_to_columns(rows, ld, block.len(), head.n, depth, &mut self.transposed);

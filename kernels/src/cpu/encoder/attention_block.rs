@@ -4,10 +4,10 @@ use super::add_norm::{self, SavedNorm};
 use super::elementwise::{Panel, add_bias, add_to, column_sums, store};
 use super::linear::{Operands, ld, multiply, room, whole_rows};
 use super::{Layer, LayerDropout, Rows};
-use crate::cpu::{Buffer, Element};
 use crate::cpu::attention::{self, Queries, Shape};
 use crate::cpu::pack::round_rows;
 use crate::cpu::parallel::{BLOCK, add_up, blocks, for_each};
+use crate::cpu::{Buffer, Element};
 
 /// What the backward pass needs.
 pub struct SavedAttention<E: Element> {

@@ -6,9 +6,9 @@ use super::attention_block::finish;
 use super::elementwise::{Panel, activate, activate_backward, add_to};
 use super::linear::{Operands, ld, multiply, room, whole_rows};
 use crate::Dropout;
-use crate::cpu::{Buffer, Element};
 use crate::cpu::pack::round_rows;
 use crate::cpu::parallel::{BLOCK, add_up, blocks, for_each};
+use crate::cpu::{Buffer, Element};
 
 /// What the backward pass needs.
 pub struct SavedFeedForward<E: Element> {
@@ -42,9 +42,8 @@ impl<E: Element> Layer<E> {
         let mut before_blocks = blocks(&mut before, kept, panels_width).into_iter();
         let mut normed_blocks = blocks(&mut norm.normed, kept, hidden).into_iter();
         let mut inverse_blocks = blocks(&mut norm.inverse, kept, 1).into_iter();
-        let mut kept_blocks = || {
-            Some((before_blocks.next()?, normed_blocks.next()?, inverse_blocks.next()?))
-        };
+        let mut kept_blocks =
+            || Some((before_blocks.next()?, normed_blocks.next()?, inverse_blocks.next()?));
         let tasks = blocks(&mut out, rows, hidden).into_iter();
         let tasks = tasks.zip(blocks(&mut rounded, rows, x_ld));
         let tasks = tasks.map(|(out, rounded)| (out, rounded, kept_blocks())).collect();

@@ -26,8 +26,11 @@ unsafe fn run_f32(product: &Raw<f32>) {
                 let mut a = a.add(block * product.blocks.a_stride);
                 let mut b = b.add(block * product.blocks.b_stride);
                 for _ in 0..product.depth {
-                    let columns =
-                        [_mm512_loadu_ps(b), _mm512_loadu_ps(b.add(16)), _mm512_loadu_ps(b.add(32))];
+                    let columns = [
+                        _mm512_loadu_ps(b),
+                        _mm512_loadu_ps(b.add(16)),
+                        _mm512_loadu_ps(b.add(32)),
+                    ];
                     for (i, sums) in sums.iter_mut().enumerate() {
                         let row = _mm512_set1_ps(*a.add(i * product.lda));
                         for (sum, column) in sums.iter_mut().zip(columns) {
