@@ -65,7 +65,7 @@ pub fn forward(
     type Task<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
     for_each(tasks, |index, ((out, normed), inverse): Task<'_>| {
         let mut sum = vec![0f32; hidden];
-        for row in 0..inverse.len() {
+        for (row, inverse) in inverse.iter_mut().enumerate() {
             let token = index * BLOCK + row;
             let at = row * hidden..(row + 1) * hidden;
             sum.copy_from_slice(
@@ -79,7 +79,7 @@ pub fn forward(
                 lookup.norm,
                 &mut out[at.clone()],
                 &mut normed[at.clone()],
-                &mut inverse[row],
+                inverse,
             );
             drop_row(&mut out[at], lookup.dropout, (token * hidden) as u64);
         }

@@ -10,10 +10,9 @@ pub fn transpose(tile: &mut [[u32; 16]; 16]) {
         // SAFETY: the processor has AVX-512.
         return unsafe { avx512(tile) };
     }
-    for i in 0..16 {
-        for j in 0..i {
-            (tile[i][j], tile[j][i]) = (tile[j][i], tile[i][j]);
-        }
+    let from = *tile;
+    for (i, row) in tile.iter_mut().enumerate() {
+        row.iter_mut().zip(&from).for_each(|(x, from)| *x = from[i]);
     }
 }
 

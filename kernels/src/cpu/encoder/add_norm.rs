@@ -81,6 +81,7 @@ pub fn norm_row(
 
 /// The backward pass of [`norm_row`]; `dz` is the gradient of each of the three, and `same` equals
 /// it.
+#[allow(clippy::too_many_arguments)]
 pub fn norm_row_backward(
     grad: &[f32],
     normed: &[f32],

@@ -79,7 +79,7 @@ impl<E: Element> Layer<E> {
             multiply(&operand, x_ld, count, &self.attention_output.forward, |first, products| {
                 add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
             });
-            for row in 0..count {
+            for (row, inverse) in inverse.iter_mut().enumerate() {
                 let from = chosen.as_ref().map_or(first_row + row, |rows| rows[first_row + row]);
                 let at = row * hidden..(row + 1) * hidden;
                 add_norm::forward(
@@ -91,7 +91,7 @@ impl<E: Element> Layer<E> {
                     &self.attention_norm,
                     &mut out[at.clone()],
                     &mut normed[at],
-                    &mut inverse[row],
+                    inverse,
                 );
             }
         });

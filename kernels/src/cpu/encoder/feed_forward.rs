@@ -74,7 +74,7 @@ impl<E: Element> Layer<E> {
             multiply(&inner, wide_ld, count, &self.output.forward, |first, products| {
                 add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
             });
-            for row in 0..count {
+            for (row, inverse) in inverse.iter_mut().enumerate() {
                 let at = row * hidden..(row + 1) * hidden;
                 add_norm::forward(
                     &mut y[at.clone()],
@@ -85,7 +85,7 @@ impl<E: Element> Layer<E> {
                     &self.output_norm,
                     &mut out[at.clone()],
                     &mut normed[at],
-                    &mut inverse[row],
+                    inverse,
                 );
             }
         });
