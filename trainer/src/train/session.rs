@@ -132,8 +132,8 @@ impl<'a> Session<'a> {
     pub fn train(mut self) -> Result<()> {
         interrupt::listen();
         let total = self.schedule.total_steps;
-        let bar = self.console.bar("training", total as u64, Unit::Items("steps"));
-        bar.set(self.progress.step as u64);
+        let done = self.progress.step as u64;
+        let bar = self.console.bar_from("training", done, total as u64, Unit::Items("steps"));
         self.speed.since = Instant::now();
         while self.progress.step < total {
             self.epoch(&bar)?;
