@@ -7,19 +7,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use pagebert_kernels::DropoutKey;
-use pagebert_model::BertForSequenceClassification;
-use pagebert_model::classify::Encoded;
+use pagebert_model::Weights;
 use serde_json::json;
 
 use super::announce::{Extent, announce};
 use super::engine::{Engine, MicroBatch, StepReport};
 use super::folder::{Log, RunFolder};
+use super::interrupt;
 use super::plan::{Batching, Schedule};
 use super::prepare::Prepared;
 use super::state::{self, Best, Logged, Progress};
-use super::{interrupt, texts::Texts};
-use crate::inference::document_logits;
-use crate::metrics::{Report, Tally};
+use crate::metrics::Report;
 use crate::progress::{Bar, Console, Unit};
 use crate::settings::Settings;
 
@@ -82,13 +80,16 @@ impl<'a> Session<'a> {
     }
 
     fn new(
-        prepared: Prepared,
+        mut prepared: Prepared,
         folder: RunFolder,
         progress: Progress,
         console: &'a Console,
     ) -> Result<Self> {
         let settings = &prepared.record.settings;
+        // What is not wanted after this would lie in memory beside its copy.
+        let split = std::mem::take(&mut prepared.split);
         let engine = Engine::new(&prepared.weights, &prepared.config, settings)?;
+        prepared.weights = Weights::from_tensors([]);
         let batching = Batching::new(settings);
         let costs = prepared.train.costs(prepared.windowing);
         let (epoch_steps, all) = count_steps(settings, batching, &costs);
@@ -103,7 +104,7 @@ impl<'a> Session<'a> {
         announce(&prepared, &engine, batching, &costs, extent, console)?;
         if progress == Progress::default() {
             folder.create(&prepared.record, &prepared.config, &prepared.base)?;
-            prepared.split.write(&folder.path.join("split.csv"))?;
+            split.write(&folder.path.join("split.csv"))?;
             write_bad_rows(&prepared, &folder)?;
         }
         let log = folder.log(progress.step)?;
@@ -240,7 +241,10 @@ impl<'a> Session<'a> {
             self.progress.best = None;
             self.folder.write_weights(&self.engine.weights())?;
         } else {
-            let report = self.measure(self.engine.model(), &self.prepared.valid, "validating")?;
+            let (prepared, model) = (&self.prepared, self.engine.model());
+            let seen = |_: usize, _: &[f32]| {};
+            let report =
+                prepared.measure(model, &prepared.valid, "validating", self.console, seen)?;
             self.log_side("valid", &report)?;
             let best = self.progress.best.is_none_or(|best| report.loss < best.loss);
             self.console.note(format!(
@@ -259,39 +263,6 @@ impl<'a> Session<'a> {
         // Speed is that of training alone.
         self.speed.since += paused.elapsed();
         Ok(())
-    }
-
-    fn measure(
-        &self,
-        model: &BertForSequenceClassification,
-        texts: &Texts,
-        what: &str,
-    ) -> Result<Report> {
-        Ok(self.tally(texts, &self.logits(model, texts, what)?))
-    }
-
-    pub(super) fn tally(&self, texts: &Texts, logits: &[Vec<f32>]) -> Report {
-        let mut tally = Tally::new(&self.prepared.counts.labels);
-        for (index, logits) in logits.iter().enumerate() {
-            tally.add(texts.label(index), logits);
-        }
-        tally.report()
-    }
-
-    pub(super) fn logits(
-        &self,
-        model: &BertForSequenceClassification,
-        texts: &Texts,
-        what: &str,
-    ) -> Result<Vec<Vec<f32>>> {
-        let Prepared { windowing, tokenizer, .. } = &self.prepared;
-        // Every window counts here, however many there are.
-        let windowing = super::Windowing { max_windows: usize::MAX, ..*windowing };
-        let documents: Vec<Encoded> = (0..texts.len())
-            .map(|index| Encoded { windows: texts.windows(index, windowing, tokenizer) })
-            .collect();
-        let bar = self.console.bar(what, texts.len() as u64, Unit::Items("texts"));
-        document_logits(model, &documents, &mut |done| bar.set(done as u64))
     }
 
     pub(super) fn log_side(&mut self, split: &str, report: &Report) -> Result<()> {
