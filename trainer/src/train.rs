@@ -10,6 +10,7 @@ mod folder;
 mod interrupt;
 mod measure;
 mod plan;
+mod prefetch;
 mod prepare;
 mod session;
 mod state;

@@ -3,11 +3,12 @@
 //! Owns what happens when. A run that is interrupted and resumed ends in the same bytes as one that
 //! was not: order, dropout and learning rate depend on the step alone.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use pagebert_kernels::DropoutKey;
-use pagebert_model::Weights;
+use pagebert_model::{Batch, Weights};
 use serde_json::json;
 
 use super::announce::{Extent, announce};
@@ -15,6 +16,7 @@ use super::engine::{Engine, MicroBatch, StepReport};
 use super::folder::{Log, RunFolder};
 use super::interrupt;
 use super::plan::{Batching, Schedule};
+use super::prefetch::Prefetch;
 use super::prepare::Prepared;
 use super::state::{self, Best, Logged, Progress};
 use crate::metrics::Report;
@@ -40,6 +42,9 @@ pub struct Session<'a> {
     saved: Instant,
     speed: Speed,
 }
+
+/// The packed batches of a step, each with its texts' classes.
+type Parts = Vec<(Batch, Vec<u32>)>;
 
 /// Tokens since the last line of the log, and when that was.
 struct Speed {
@@ -153,11 +158,10 @@ impl<'a> Session<'a> {
         let accumulate = self.settings().accumulate;
         let (eval_every, log_every) = (self.settings().eval_every, self.settings().log_every);
         let batches = self.batching.epoch(self.progress.epoch, &self.costs);
-        let groups = batches.chunks(accumulate);
-        let steps = groups.len();
-        for group in groups.skip(self.progress.batch) {
+        let steps = batches.len().div_ceil(accumulate);
+        for parts in self.prefetch(batches)? {
             let step = self.progress.step;
-            let report = self.step(group)?;
+            let report = self.step(parts?)?;
             if !report.is_finite() {
                 return self.not_a_number(step, report);
             }
@@ -202,15 +206,32 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn step(&mut self, group: &[Vec<u32>]) -> Result<StepReport> {
-        let step = self.progress.step;
+    /// The steps left of an epoch's batches, each packed while the ones before it are computed.
+    fn prefetch(&self, batches: Vec<Vec<u32>>) -> Result<Prefetch<Parts>> {
         let Prepared { train, windowing, tokenizer, record, .. } = &self.prepared;
-        let mut parts = Vec::with_capacity(group.len());
-        for (part, chosen) in group.iter().enumerate() {
-            let (batch, labels) = train.pack(chosen, *windowing, tokenizer)?;
-            let dropout = Some(dropout(&record.settings, step, part));
-            parts.push(MicroBatch { batch, labels, dropout });
-        }
+        let (train, tokenizer) = (Arc::clone(train), Arc::clone(tokenizer));
+        let (windowing, accumulate) = (*windowing, record.settings.accumulate);
+        let first = self.progress.batch;
+        let left = self.schedule.total_steps - self.progress.step;
+        let last = batches.len().div_ceil(accumulate).min(first + left);
+        Prefetch::start((first..last).map(move |step| {
+            let parts = batches.iter().skip(step * accumulate).take(accumulate);
+            parts.map(|chosen| train.pack(chosen, windowing, &tokenizer)).collect()
+        }))
+    }
+
+    fn step(&mut self, parts: Parts) -> Result<StepReport> {
+        let step = self.progress.step;
+        let settings = &self.prepared.record.settings;
+        let parts: Vec<MicroBatch> = parts
+            .into_iter()
+            .enumerate()
+            .map(|(part, (batch, labels))| MicroBatch {
+                batch,
+                labels,
+                dropout: Some(dropout(settings, step, part)),
+            })
+            .collect();
         self.engine.step(&parts, self.schedule.at(step))
     }
 
