@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use crate::UsageError;
 use crate::checkpoint::{check_writable, write_atomically};
 use crate::cli::{EvaluateArgs, EvaluatedSide};
-use crate::data::{DataOptions, Dataset, Example, Side, Split, TextHash, excerpt};
+use crate::data::{
+    DataError, DataOptions, Dataset, Example, Index, Side, Split, TextHash, excerpt,
+};
 use crate::inference::{self, LoadedModel, document_logits, encode_all};
 use crate::metrics::{Report, Tally};
 use crate::progress::{Console, Unit};
@@ -124,23 +126,30 @@ pub fn recorded_side(
         _ => None,
     };
     if let Some(file) = given {
-        return Ok(unchanged(&file.path, &file.sha256, &options)?.rows);
+        still_there(&file.path)?;
+        let data = Dataset::load(&file.path, &options)?;
+        if data.sha256 != file.sha256 {
+            return Err(changed(&file.path).into());
+        }
+        return Ok(data.rows);
     }
     let split = Split::read(&run.join("split.csv"))?;
-    let mut data = load_recorded(&record.data.path, &options)?;
+    still_there(&record.data.path)?;
+    let data = Index::load(&record.data.path, &options)?;
     split.verify(&data)?;
     // The texts are the same then, but their labels need not be.
     if data.sha256 != record.data.sha256 {
         return Err(changed(&record.data.path).into());
     }
-    let rows: Vec<Example> = split
-        .indices(side)
-        .into_iter()
-        .map(|index| {
-            let Example { row, text, label } = &mut data.rows[index];
-            Example { row: *row, text: std::mem::take(text), label: *label }
+    let chosen = split.indices(side);
+    let texts = data.file.texts(chosen.iter().map(|index| data.rows[*index]))?;
+    let rows: Vec<Example> = chosen
+        .iter()
+        .zip(texts)
+        .map(|(index, text)| {
+            Ok(Example { row: data.rows[*index], text: text?, label: data.classes[*index] })
         })
-        .collect();
+        .collect::<Result<_, DataError>>()?;
     if rows.is_empty() {
         return Err(UsageError(format!(
             "the {side} side of {} has no rows. Measure other data with --data",
@@ -151,24 +160,15 @@ pub fn recorded_side(
     Ok(rows)
 }
 
-fn load_recorded(path: &Path, options: &DataOptions) -> Result<Dataset> {
-    if !path.is_file() {
-        return Err(UsageError(format!(
-            "the data of this run, {}, is not there any more. Put it back, or measure other data \
-             with --data",
-            path.display()
-        ))
-        .into());
+fn still_there(path: &Path) -> Result<(), UsageError> {
+    if path.is_file() {
+        return Ok(());
     }
-    Ok(Dataset::load(path, options)?)
-}
-
-fn unchanged(path: &Path, sha256: &str, options: &DataOptions) -> Result<Dataset> {
-    let data = load_recorded(path, options)?;
-    if data.sha256 != sha256 {
-        return Err(changed(path).into());
-    }
-    Ok(data)
+    Err(UsageError(format!(
+        "the data of this run, {}, is not there any more. Put it back, or measure other data with \
+         --data",
+        path.display()
+    )))
 }
 
 fn changed(path: &Path) -> UsageError {

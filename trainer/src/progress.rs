@@ -5,6 +5,7 @@
 //! is, and never writes to stdout, which belongs to data.
 
 use std::io::IsTerminal;
+use std::ops::Range;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -68,15 +69,24 @@ impl Console {
 
     /// A bar towards `total`; it goes away when dropped. A total of 0 means that it is unknown.
     pub fn bar(&self, what: &str, total: u64, unit: Unit) -> Bar {
+        self.bar_from(what, 0, total, unit)
+    }
+
+    /// A bar of work that was begun before: rate and time left are those of what is done from now.
+    pub fn bar_from(&self, what: &str, done: u64, total: u64, unit: Unit) -> Bar {
         let visible = self.verbosity >= Verbosity::Normal;
         let bar = if visible && self.terminal {
             let bar = self.bars.add(ProgressBar::new(total));
             bar.set_style(unit.style(total > 0));
             bar.set_prefix(what.to_string());
+            bar.set_position(done);
+            // The rate is taken from what a tick sees, so: see what is done, then forget the rate.
+            bar.tick();
+            bar.reset_eta();
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         } else {
-            ProgressBar::hidden()
+            ProgressBar::hidden().with_position(done)
         };
         let lines = (visible && !self.terminal).then(|| Mutex::new(Instant::now()));
         Bar {
@@ -84,6 +94,7 @@ impl Console {
             what: what.to_string(),
             unit,
             bar,
+            done,
             total,
             started: Instant::now(),
             lines,
@@ -151,6 +162,8 @@ pub struct Bar {
     what: String,
     unit: Unit,
     bar: ProgressBar,
+    /// What was done before.
+    done: u64,
     total: u64,
     started: Instant,
     /// When the last line was said, where lines stand in for the bar.
@@ -191,7 +204,7 @@ impl Bar {
         let line = plain_line(
             &self.what,
             self.unit,
-            self.bar.position(),
+            self.done..self.bar.position(),
             self.total,
             self.started.elapsed(),
             &self.bar.message(),
@@ -207,11 +220,12 @@ impl Drop for Bar {
     }
 }
 
-/// One log line: `training: 120/960 steps, 12.5/s, 1m 7s left, loss 0.41`.
+/// One log line: `training: 120/960 steps, 12.5/s, 1m 7s left, loss 0.41`. The position goes from
+/// what was done before, which has no part in the rate.
 fn plain_line(
     what: &str,
     unit: Unit,
-    position: u64,
+    Range { start: before, end: position }: Range<u64>,
     total: u64,
     elapsed: Duration,
     message: &str,
@@ -223,7 +237,7 @@ fn plain_line(
     if !unit.name().is_empty() {
         line += &format!(" {}", unit.name());
     }
-    let rate = position as f64 / elapsed.as_secs_f64().max(1e-9);
+    let rate = position.saturating_sub(before) as f64 / elapsed.as_secs_f64().max(1e-9);
     line += &match unit {
         Unit::Items(_) => format!(", {rate:.1}/s"),
         Unit::Bytes => format!(", {}/s", unit.show(rate as u64)),
@@ -282,14 +296,23 @@ mod tests {
         ];
         for (unit, position, total, seconds, message, expected) in cases {
             let elapsed = Duration::from_secs(seconds);
-            assert_eq!(plain_line("work", unit, position, total, elapsed, message), expected);
+            assert_eq!(plain_line("work", unit, 0..position, total, elapsed, message), expected);
         }
     }
 
     #[test]
     fn a_start_without_a_rate_promises_nothing() {
-        let line = plain_line("work", Unit::Items("steps"), 0, 10, Duration::from_secs(1), "");
+        let line = plain_line("work", Unit::Items("steps"), 0..0, 10, Duration::from_secs(1), "");
         assert_eq!(line, "work: 0/10 steps, 0.0/s");
+    }
+
+    #[test]
+    fn what_was_done_before_makes_nothing_faster() {
+        let elapsed = Duration::from_secs(10);
+        let line = plain_line("work", Unit::Items("steps"), 900..920, 1000, elapsed, "");
+        assert_eq!(line, "work: 920/1,000 steps, 2.0/s, 40s left");
+        let bar = Console::new(Verbosity::Quiet).bar_from("work", 900, 1000, Unit::Items("steps"));
+        assert_eq!(bar.position(), 900);
     }
 
     #[test]

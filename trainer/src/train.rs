@@ -8,11 +8,16 @@ pub mod engine;
 mod finish;
 mod folder;
 mod interrupt;
+mod measure;
 mod plan;
+mod prefetch;
 mod prepare;
 mod session;
 mod state;
+mod test_rows;
 mod texts;
+mod token_cache;
+mod tokens;
 
 use anyhow::Result;
 

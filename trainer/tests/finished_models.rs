@@ -260,7 +260,7 @@ fn a_bundle_without_its_data_carries_no_figures_and_the_same_export_the_same_byt
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     left.sort();
-    assert_eq!(left, ["a", "b", "run"]);
+    assert_eq!(left, ["a", "b", "cache", "run"]);
 }
 
 #[test]

@@ -1,27 +1,13 @@
-//! All rows of a file, checked for training, with labels as class ids.
+//! All rows of a file with their texts, for what is measured at once. Training has an
+//! [`super::Index`] in its place, which holds no texts.
 //!
-//! Owns which labels there are and their order. Knows nothing of sides or of duplicates.
+//! Knows nothing of sides or of duplicates.
 
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
-
-use super::error::{DataError, Place};
-use super::labels::Labels;
-use super::problem::RowProblem;
-use super::reader::{ReadOptions, RowReader};
-
-/// How a file becomes a [`Dataset`].
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DataOptions {
-    /// Which columns, and the delimiter.
-    pub read: ReadOptions,
-    /// Leaves bad rows out and lists them, where the default is to stop at the first.
-    pub skip_bad_rows: bool,
-    /// The labels that there are, in class id order, for data to be read beside a model or a first
-    /// file: any other label makes a row bad. `None` takes the labels from the file.
-    pub labels: Option<Vec<String>>,
-}
+use super::error::DataError;
+use super::reader::RowReader;
+use super::scan::{BadRow, DataOptions, Scanned, scan};
 
 /// One text with its class.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,17 +18,6 @@ pub struct Example {
     pub text: String,
     /// The class id: an index into [`Dataset::labels`].
     pub label: u32,
-}
-
-/// A row that was left out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct BadRow {
-    /// The row number, from 1.
-    pub row: u64,
-    /// The line on which it starts, from 1.
-    pub line: u64,
-    /// What is wrong with it.
-    pub reason: String,
 }
 
 /// The rows of one file, in its order.
@@ -67,48 +42,12 @@ impl Dataset {
     /// With the labels taken from the file there must be two or more, and a label that a single row
     /// has makes that row bad.
     pub fn load(path: &Path, options: &DataOptions) -> Result<Dataset, DataError> {
-        let file = path.display().to_string();
-        let mut reader = RowReader::labelled(path, &options.read)?;
-        let mut classes = Labels::new(options.labels.as_deref());
+        let reader = RowReader::labelled(path, &options.read)?;
         let mut rows = Vec::new();
-        let mut bad_rows = Vec::new();
-        for row in reader.by_ref() {
-            let checked = row.and_then(|row| {
-                let name = row.label.unwrap_or_default();
-                let label = classes.id(&name, row.row, row.line).map_err(|problem| {
-                    let place = Place { file: file.clone(), row: row.row, line: row.line };
-                    DataError::Row { place, problem }
-                })?;
-                Ok(Example { row: row.row, text: row.text, label })
-            });
-            match checked {
-                Ok(example) => rows.push(example),
-                Err(DataError::Row { place, problem }) if options.skip_bad_rows => {
-                    bad_rows.push(BadRow::new(&place, &problem));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let sha256 = reader.finish()?;
-
-        let free = options.labels.is_none();
-        if let [only] = classes.seen()
-            && free
-        {
-            let (label, column) = (only.name.clone(), options.read.label_column.clone());
-            return Err(DataError::OneClass { file, label, column });
-        }
-        if free {
-            for (seen, problem) in classes.rare() {
-                let place = Place { file: file.clone(), row: seen.row, line: seen.line };
-                if !options.skip_bad_rows {
-                    return Err(DataError::Row { place, problem });
-                }
-                bad_rows.push(BadRow::new(&place, &problem));
-            }
-            bad_rows.sort_by_key(|bad| bad.row);
-        }
-        let (labels, ids) = classes.into_classes();
+        let Scanned { labels, ids, bad_rows, sha256 } =
+            scan(path, reader, options, |row, label| {
+                rows.push(Example { row: row.row, text: row.text, label });
+            })?;
         rows.retain_mut(|example| match ids[example.label as usize] {
             Some(id) => {
                 example.label = id;
@@ -116,20 +55,6 @@ impl Dataset {
             }
             None => false,
         });
-        match (rows.is_empty(), bad_rows.first()) {
-            (false, _) => {}
-            (true, None) => return Err(DataError::NoRows { file }),
-            (true, Some(first)) => {
-                let (bad, row, problem) = (bad_rows.len(), first.row, first.reason.clone());
-                return Err(DataError::NoUsableRows { file, bad, row, problem });
-            }
-        }
-        if let [only] = labels.as_slice()
-            && free
-        {
-            let (label, column) = (only.clone(), options.read.label_column.clone());
-            return Err(DataError::OneClass { file, label, column });
-        }
         Ok(Dataset { path: path.to_path_buf(), rows, labels, bad_rows, sha256 })
     }
 
@@ -140,11 +65,5 @@ impl Dataset {
             counts[example.label as usize] += 1;
         }
         counts
-    }
-}
-
-impl BadRow {
-    pub(crate) fn new(place: &Place, problem: &RowProblem) -> BadRow {
-        BadRow { row: place.row, line: place.line, reason: problem.to_string() }
     }
 }

@@ -238,6 +238,12 @@ pub enum DataError {
         /// What is wrong with it.
         detail: String,
     },
+    /// The file is not what it was when its rows were checked.
+    #[error("{file} changed while it was being read. Start again once nothing writes to it")]
+    Changed {
+        /// The path as given.
+        file: String,
+    },
     /// The data is not the data that was split.
     #[error(
         "{data} has changed since it was split: {detail}. Restore the file, or measure the changed \

@@ -9,17 +9,21 @@
 //! rows are left out. The line beside it is the line of the file (after decompression) on which the
 //! row starts, counted from 1: the number an editor shows.
 //!
-//! The way through: [`RowReader`] streams rows, [`Dataset`] holds the checked ones with class ids,
-//! [`Split`] puts each on a side.
+//! The way through: [`RowReader`] streams rows, [`Index`] remembers of each checked one what tells it
+//! apart (its text is read again where it is needed), [`Split`] puts each on a side. [`Dataset`] holds
+//! texts too, for what is measured at once.
 
 mod dataset;
 mod delimited;
 mod error;
+mod file;
 mod header;
+mod index;
 mod json_lines;
 mod labels;
 mod problem;
 mod reader;
+mod scan;
 mod side_counts;
 mod side_rule;
 mod source;
@@ -29,11 +33,14 @@ mod table;
 mod text_hash;
 mod words;
 
-pub use dataset::{BadRow, DataOptions, Dataset, Example};
+pub use dataset::{Dataset, Example};
 pub use error::{DataError, Place};
+pub use file::{DataFile, TextReader};
+pub use index::Index;
 pub(crate) use labels::Labels;
 pub use problem::RowProblem;
 pub use reader::{ReadOptions, Row, RowReader};
+pub use scan::{BadRow, DataOptions};
 pub use side_counts::SideCounts;
 pub(crate) use side_rule::SideRule;
 pub use source::{Format, parse_delimiter};

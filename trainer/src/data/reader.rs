@@ -1,7 +1,7 @@
 //! Rows, streamed: the chosen columns of any format, in constant memory.
 //!
 //! Knows which column is the text and which the label, and refuses rows without them. It must not
-//! know what the labels of other rows are: that is [`super::Dataset`]'s.
+//! know what the labels of other rows are: that is `scan`'s.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -78,12 +78,21 @@ struct Fields {
 impl RowReader {
     /// Reads texts with labels; a row without a label is bad.
     pub fn labelled(path: &Path, options: &ReadOptions) -> Result<RowReader, DataError> {
-        RowReader::open(path, options, Some(options.label_column.clone()))
+        RowReader::labelled_at(path, path, options)
+    }
+
+    /// The same, from a copy at another place: messages name the path, and its ending counts.
+    pub(super) fn labelled_at(
+        path: &Path,
+        place: &Path,
+        options: &ReadOptions,
+    ) -> Result<RowReader, DataError> {
+        RowReader::open(path, place, options, Some(options.label_column.clone()))
     }
 
     /// Reads texts alone; there need be no label column.
     pub fn unlabelled(path: &Path, options: &ReadOptions) -> Result<RowReader, DataError> {
-        RowReader::open(path, options, None)
+        RowReader::open(path, path, options, None)
     }
 
     /// Reads texts alone from any reader, such as the standard input. `name` stands for the file in
@@ -100,14 +109,16 @@ impl RowReader {
 
     fn open(
         path: &Path,
+        place: &Path,
         options: &ReadOptions,
         label_column: Option<String>,
     ) -> Result<RowReader, DataError> {
         let known = Format::of(path, options.delimiter);
         // That there is no such file is more to the point than its ending.
-        let source = Source::open(path, known.as_ref().is_ok_and(|(_, gzip)| *gzip))?;
+        let file = path.display().to_string();
+        let source = Source::open(&file, place, known.as_ref().is_ok_and(|(_, gzip)| *gzip))?;
         let (format, _) = known?;
-        RowReader::new(path.display().to_string(), source, format, options, label_column)
+        RowReader::new(file, source, format, options, label_column)
     }
 
     fn new(

@@ -24,8 +24,7 @@ pub(crate) struct SideRule {
 impl SideRule {
     pub fn new(held_out: HeldOut<'_>, options: SplitOptions) -> SideRule {
         let files = held_out.valid.into_iter().chain(held_out.test);
-        let rows = files.flat_map(|file| &file.rows);
-        let texts = rows.map(|row| TextHash::of(&row.text)).collect();
+        let texts = files.flat_map(|file| &file.texts).copied().collect();
         SideRule::of_texts(options, held_out.valid.is_some(), held_out.test.is_some(), texts)
     }
 

@@ -65,20 +65,20 @@ enum Bytes {
 
 impl Source {
     /// Opens a file. Its first bytes are looked at, so wrong kinds of files are told here.
-    pub fn open(path: &Path, gzip: bool) -> Result<Source, DataError> {
-        let file = path.display().to_string();
+    /// `file` is its name in messages.
+    pub fn open(file: &str, path: &Path, gzip: bool) -> Result<Source, DataError> {
         let io = |source: io::Error| match source.kind() {
-            io::ErrorKind::NotFound => DataError::NotFound { file: file.clone() },
-            _ => DataError::Io { file: file.clone(), source },
+            io::ErrorKind::NotFound => DataError::NotFound { file: file.to_string() },
+            _ => DataError::Io { file: file.to_string(), source },
         };
         let metadata = fs::metadata(path).map_err(io)?;
         if metadata.is_dir() {
-            return Err(DataError::NotAFile { file });
+            return Err(DataError::NotAFile { file: file.to_string() });
         }
         if metadata.is_file() && metadata.len() == 0 {
-            return Err(DataError::EmptyFile { file });
+            return Err(DataError::EmptyFile { file: file.to_string() });
         }
-        Source::new(&file, Box::new(File::open(path).map_err(io)?), gzip)
+        Source::new(file, Box::new(File::open(path).map_err(io)?), gzip)
     }
 
     /// The same from any reader; `file` is its name in messages.

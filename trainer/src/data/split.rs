@@ -12,12 +12,11 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::dataset::Dataset;
 use super::error::DataError;
+use super::index::Index;
 use super::side_counts::SideCounts;
 use super::side_rule::SideRule;
 use super::text_hash::TextHash;
@@ -96,9 +95,9 @@ impl SplitOptions {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeldOut<'a> {
     /// `--valid FILE`
-    pub valid: Option<&'a Dataset>,
+    pub valid: Option<&'a Index>,
     /// `--test FILE`
-    pub test: Option<&'a Dataset>,
+    pub test: Option<&'a Index>,
 }
 
 /// One row's side.
@@ -113,9 +112,9 @@ pub struct SplitRow {
 }
 
 /// The sides of a file's rows: what `split.csv` records.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Split {
-    /// One for each of [`Dataset::rows`], in their order.
+    /// One for each of [`Index::rows`], in their order.
     pub rows: Vec<SplitRow>,
 }
 
@@ -128,27 +127,21 @@ impl Split {
     /// A class that is missing from a side is an error, except from a side given as a file (what is
     /// in it is its owner's choice) or one whose fraction is 0.
     pub fn new(
-        data: &Dataset,
+        data: &Index,
         held_out: HeldOut<'_>,
         options: &SplitOptions,
     ) -> Result<Split, DataError> {
         options.check()?;
-        let texts: Vec<TextHash> =
-            data.rows.par_iter().map(|row| TextHash::of(&row.text)).collect();
-        let labels: Vec<u32> = data.rows.iter().map(|row| row.label).collect();
         let rule = SideRule::new(held_out, *options);
-        let sides = rule.sides(&data.path, &data.labels, &texts, &labels)?;
-        let rows = data
-            .rows
-            .iter()
-            .zip(texts)
-            .zip(sides)
-            .map(|((example, text_hash), side)| SplitRow { row: example.row, text_hash, side })
+        let sides = rule.sides(&data.file.path, &data.labels, &data.texts, &data.classes)?;
+        let rows = data.rows.iter().zip(&data.texts).zip(sides);
+        let rows = rows
+            .map(|((row, text), side)| SplitRow { row: *row, text_hash: *text, side })
             .collect();
         Ok(Split { rows })
     }
 
-    /// Where the rows of a side lie in [`Dataset::rows`].
+    /// Where the rows of a side lie in [`Index::rows`].
     pub fn indices(&self, side: Side) -> Vec<usize> {
         (0..self.rows.len()).filter(|index| self.rows[*index].side == side).collect()
     }
@@ -159,13 +152,13 @@ impl Split {
     }
 
     /// Rows per class and side, those of the given files included.
-    pub fn counts(&self, data: &Dataset, held_out: HeldOut<'_>) -> SideCounts {
-        let own = data.rows.iter().zip(&self.rows).map(|(row, split)| (row.label, split.side));
+    pub fn counts(&self, data: &Index, held_out: HeldOut<'_>) -> SideCounts {
+        let own = data.classes.iter().zip(&self.rows).map(|(class, split)| (*class, split.side));
         let given = [(held_out.valid, Side::Valid), (held_out.test, Side::Test)];
         let given = given
             .into_iter()
             .flat_map(|(file, side)| file.into_iter().map(move |file| (file, side)))
-            .flat_map(|(file, side)| file.rows.iter().map(move |row| (row.label, side)));
+            .flat_map(|(file, side)| file.classes.iter().map(move |class| (*class, side)));
         SideCounts::new(&data.labels, own.chain(given))
     }
 }

@@ -9,8 +9,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::dataset::Dataset;
 use super::error::DataError;
+use super::index::Index;
 use super::split::{Side, Split, SplitRow};
 use super::text_hash::TextHash;
 
@@ -75,18 +75,20 @@ impl Split {
 
     /// Makes sure that this is the split of this data: the same rows with the same texts.
     /// Afterwards `rows` here and in the data belong together one by one.
-    pub fn verify(&self, data: &Dataset) -> Result<(), DataError> {
-        let changed =
-            |detail| DataError::SplitMismatch { data: data.path.display().to_string(), detail };
-        for (recorded, example) in self.rows.iter().zip(&data.rows) {
-            if recorded.row < example.row {
+    pub fn verify(&self, data: &Index) -> Result<(), DataError> {
+        let changed = |detail| DataError::SplitMismatch {
+            data: data.file.path.display().to_string(),
+            detail,
+        };
+        for (recorded, (row, text)) in self.rows.iter().zip(data.rows.iter().zip(&data.texts)) {
+            if recorded.row < *row {
                 return Err(changed(format!("row {} is missing or bad now", recorded.row)));
             }
-            if recorded.row > example.row {
-                return Err(changed(format!("row {} was not in it", example.row)));
+            if recorded.row > *row {
+                return Err(changed(format!("row {row} was not in it")));
             }
-            if recorded.text_hash != TextHash::of(&example.text) {
-                return Err(changed(format!("row {} has another text", example.row)));
+            if recorded.text_hash != *text {
+                return Err(changed(format!("row {row} has another text")));
             }
         }
         let (recorded, now) = (self.rows.len(), data.rows.len());

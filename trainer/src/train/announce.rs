@@ -105,7 +105,9 @@ pub fn announce(
     let trained = extent.epoch_tokens as f64 * share_left;
     // Evaluation is the forward pass alone, a third of the work.
     let evaluations = share_left.ceil();
-    let evaluated = evaluations * valid.costs(prepared.windowing).iter().sum::<u32>() as f64 / 3.0;
+    let valid_tokens: usize =
+        (0..valid.len()).map(|index| valid.cost(index, prepared.windowing)).sum();
+    let evaluated = evaluations * valid_tokens as f64 / 3.0;
     let time = Duration::from_secs_f64((trained + evaluated) * seconds_per_token);
     // Weights and gradients are there by now; the optimizer's two running means are not yet.
     let moments = 2 * 4 * engine.parameters() as u64;

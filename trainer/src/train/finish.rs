@@ -37,9 +37,17 @@ impl Session<'_> {
         if self.prepared.test.is_empty() {
             self.console.note("there is no test side, so no test figures");
         } else {
-            let logits = self.logits(&model, &self.prepared.test, "testing")?;
-            let report = self.tally(&self.prepared.test, &logits);
-            mistakes = self.mistakes(&logits);
+            let mut wrong = Vec::new();
+            let prepared = &self.prepared;
+            let see = |index: usize, logits: &[f32]| {
+                let predicted = most_probable(logits);
+                if predicted != prepared.test.label(index) as usize {
+                    let scores = softmax(logits.iter().map(|x| f64::from(*x)).collect());
+                    wrong.push(Wrong { index, predicted, score: scores[predicted] });
+                }
+            };
+            let report = prepared.measure(&model, &prepared.test, "testing", self.console, see)?;
+            mistakes = self.mistakes(wrong);
             self.log_side("test", &report)?;
             self.console.note(format!(
                 "test accuracy {:.2} %, macro F1 {:.2} %, loss {:.4}, on {} texts",
@@ -66,30 +74,34 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Texts of the test side that were labelled wrong, the surest first.
-    fn mistakes(&self, logits: &[Vec<f32>]) -> Vec<Mistake> {
+    /// Texts of the test side that were labelled wrong, the surest first: they are read again from
+    /// the data, which may be gone by now.
+    fn mistakes(&self, mut wrong: Vec<Wrong>) -> Vec<Mistake> {
         let Prepared { test, test_rows, counts, .. } = &self.prepared;
-        let mut wrong: Vec<(usize, usize, f64)> = logits
-            .iter()
-            .enumerate()
-            .map(|(index, logits)| {
-                let predicted = most_probable(logits);
-                let scores = softmax(logits.iter().map(|x| f64::from(*x)).collect());
-                (index, predicted, scores[predicted])
-            })
-            .filter(|(index, predicted, _)| test.label(*index) as usize != *predicted)
-            .collect();
-        wrong.sort_by(|a, b| b.2.total_cmp(&a.2));
+        wrong.sort_by(|a, b| b.score.total_cmp(&a.score));
         wrong.truncate(report::MISTAKES);
+        let texts = test_rows.texts(wrong.iter().map(|wrong| wrong.index));
+        let texts = texts.unwrap_or_else(|error| {
+            self.console.warn(format!("the report lacks the texts of mistakes: {error}"));
+            vec!["(the data has changed since)".to_string(); wrong.len()]
+        });
         wrong
             .into_iter()
-            .map(|(index, predicted, score)| Mistake {
-                row: test_rows[index].row,
-                text: test_rows[index].text.clone(),
+            .zip(texts)
+            .map(|(Wrong { index, predicted, score }, text)| Mistake {
+                row: test_rows.rows[index].0,
+                text,
                 truth: counts.labels[test.label(index) as usize].clone(),
                 predicted: counts.labels[predicted].clone(),
                 score: score as f32,
             })
             .collect()
     }
+}
+
+/// A text that was labelled wrong.
+struct Wrong {
+    index: usize,
+    predicted: usize,
+    score: f64,
 }

@@ -1,32 +1,31 @@
-//! What a training needs, checked and in memory.
+//! What a training needs, checked.
 //!
-//! Owns the way from arguments to tokenized sides and a loaded base. Writes nothing.
+//! Owns the way from arguments to tokenized sides and a loaded base. Writes nothing but the cache of
+//! tokens.
 
+use std::collections::HashSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use pagebert_kernels::Precision as Products;
 use pagebert_model::weights::Missing;
 use pagebert_model::{BertConfig, TextTokenizer, Weights};
 
+use super::test_rows::TestRows;
 use super::texts::{Texts, Windowing};
+use super::token_cache::TokenCache;
 use crate::UsageError;
 use crate::base;
 use crate::checkpoint::{Checkpoint, read_config};
 use crate::cli::TrainArgs;
-use crate::data::{BadRow, DataOptions, Dataset, HeldOut, Side, SideCounts, Split, SplitOptions};
+use crate::data::{
+    BadRow, DataOptions, HeldOut, Index, Side, SideCounts, Split, SplitOptions, TextHash,
+};
 use crate::devices::DeviceSpec;
-use crate::progress::{Console, Unit};
+use crate::progress::Console;
 use crate::run_record::{DataRecord, HeldOutRecord, RunRecord, now};
 use crate::settings::{Precision, Settings};
-
-/// Texts of the test side, kept as they are for the report.
-pub struct TestRow {
-    /// The row number in its file.
-    pub row: u64,
-    /// The text.
-    pub text: String,
-}
 
 /// All that is known before the first step.
 pub struct Prepared {
@@ -41,18 +40,18 @@ pub struct Prepared {
     /// The base's files.
     pub base: base::BaseFiles,
     /// The tokenizer.
-    pub tokenizer: TextTokenizer,
+    pub tokenizer: Arc<TextTokenizer>,
     /// How texts are cut.
     pub windowing: Windowing,
     /// The side that trains.
-    pub train: Texts,
+    pub train: Arc<Texts>,
     /// The side that picks the best checkpoint.
     pub valid: Texts,
     /// The side that is looked at once.
     pub test: Texts,
-    /// The test side's texts.
-    pub test_rows: Vec<TestRow>,
-    /// `split.csv`.
+    /// Where the test side's texts are.
+    pub test_rows: TestRows,
+    /// `split.csv`, until it is written.
     pub split: Split,
     /// Rows per class and side.
     pub counts: SideCounts,
@@ -84,10 +83,10 @@ impl Prepared {
         let mut config = read_config(&base.config)?;
         let windowing = windowing(&settings, &config, console);
 
-        let data = Dataset::load(&args.data, &options)?;
+        let data = Index::load(&args.data, &options)?;
         let beside = DataOptions { labels: Some(data.labels.clone()), ..options.clone() };
         let held_out = |path: &Option<std::path::PathBuf>| {
-            path.as_ref().map(|path| Dataset::load(path, &beside)).transpose()
+            path.as_ref().map(|path| Index::load(path, &beside)).transpose()
         };
         let (valid_file, test_file) = (held_out(&args.valid)?, held_out(&args.test)?);
         let held = HeldOut { valid: valid_file.as_ref(), test: test_file.as_ref() };
@@ -97,6 +96,7 @@ impl Prepared {
             test_fraction: settings.test_fraction,
         };
         let split = Split::new(&data, held, &split_options)?;
+        warn_of_shared(held, console);
         let counts = split.counts(&data, held);
 
         let same_labels = config.labels().is_ok_and(|labels| labels == data.labels);
@@ -158,20 +158,37 @@ impl Prepared {
             .collect();
 
         let tokenizer = checkpoint.tokenizer;
-        let sides = Sides { split: &split, console, tokenizer: &tokenizer };
-        let train = sides.encode(&data, None, Side::Train)?;
-        let valid = sides.encode(&data, valid_file.as_ref(), Side::Valid)?;
-        let test = sides.encode(&data, test_file.as_ref(), Side::Test)?;
-        let test_rows = sides.rows(&data, test_file.as_ref(), Side::Test);
+        let vocabulary = checkpoint.config.vocab_size;
+        let cache = TokenCache::new(&checkpoint.files, &tokenizer, vocabulary, console)?;
+        let tokens = Arc::new(cache.tokens(&data, &options)?);
+        // A side is the file given in its place, or a part of the data.
+        let side = |file: Option<&Index>, side: Side| match file {
+            None => {
+                let chosen = split.indices(side);
+                let rows = chosen.iter().map(|index| (*index, data.classes[*index]));
+                Texts::new(Arc::clone(&tokens), rows)
+            }
+            Some(file) => {
+                let tokens = Arc::new(cache.tokens(file, &beside)?);
+                Texts::new(tokens, file.classes.iter().copied().enumerate())
+            }
+        };
+        let train = side(None, Side::Train)?;
+        let valid = side(valid_file.as_ref(), Side::Valid)?;
+        let test = side(test_file.as_ref(), Side::Test)?;
+        let test_rows = match &test_file {
+            None => TestRows::new(&data, split.indices(Side::Test).into_iter()),
+            Some(file) => TestRows::new(file, 0..file.len()),
+        };
         Ok(Prepared {
             precision,
             record,
             config: checkpoint.config,
             weights: checkpoint.weights,
             base: checkpoint.files,
-            tokenizer,
+            tokenizer: Arc::new(tokenizer),
             windowing,
-            train,
+            train: Arc::new(train),
             valid,
             test,
             test_rows,
@@ -182,33 +199,21 @@ impl Prepared {
     }
 }
 
-/// Tokenizing the sides of the data.
-struct Sides<'a> {
-    split: &'a Split,
-    console: &'a Console,
-    tokenizer: &'a TextTokenizer,
-}
-
-impl Sides<'_> {
-    /// A side's texts: those of the file given in its place, or of the data.
-    fn encode(&self, data: &Dataset, file: Option<&Dataset>, side: Side) -> Result<Texts> {
-        let own = if file.is_none() { self.split.indices(side) } else { Vec::new() };
-        let given = file.map(|file| file.rows.as_slice()).unwrap_or_default();
-        let count = own.len() + given.len();
-        let bar = self.console.bar(
-            &format!("tokenizing the {side} side"),
-            count as u64,
-            Unit::Items("texts"),
-        );
-        let rows = own.iter().map(|index| &data.rows[*index]).chain(given);
-        Texts::encode(rows.map(|row| (row.text.as_str(), row.label)), self.tokenizer, &bar)
-    }
-
-    fn rows(&self, data: &Dataset, file: Option<&Dataset>, side: Side) -> Vec<TestRow> {
-        let own = if file.is_none() { self.split.indices(side) } else { Vec::new() };
-        let given = file.map(|file| file.rows.as_slice()).unwrap_or_default();
-        let rows = own.iter().map(|index| &data.rows[*index]).chain(given);
-        rows.map(|row| TestRow { row: row.row, text: row.text.clone() }).collect()
+/// Says when the checkpoint is chosen by texts that it is then tested on.
+fn warn_of_shared(held: HeldOut<'_>, console: &Console) {
+    let (Some(valid), Some(test)) = (held.valid, held.test) else { return };
+    let tested: HashSet<TextHash> = test.texts.iter().copied().collect();
+    let validated: HashSet<TextHash> = valid.texts.iter().copied().collect();
+    let shared = tested.intersection(&validated).count();
+    if shared > 0 {
+        let rows = test.texts.iter().filter(|text| validated.contains(*text)).count();
+        console.warn(format!(
+            "{shared} text{} of the --test file ({rows} of its {} rows) {} in the --valid file too: \
+             the checkpoint is chosen by what it is tested on, and the test figures flatter",
+            if shared == 1 { "" } else { "s" },
+            test.len(),
+            if shared == 1 { "is" } else { "are" },
+        ));
     }
 }
 
@@ -241,9 +246,11 @@ fn absolute(path: &Path) -> Result<std::path::PathBuf> {
     std::path::absolute(path).with_context(|| path.display().to_string())
 }
 
-fn held_out_record(data: Option<&Dataset>) -> Result<Option<HeldOutRecord>> {
-    data.map(|data| Ok(HeldOutRecord { path: absolute(&data.path)?, sha256: data.sha256.clone() }))
-        .transpose()
+fn held_out_record(data: Option<&Index>) -> Result<Option<HeldOutRecord>> {
+    data.map(|data| {
+        Ok(HeldOutRecord { path: absolute(&data.file.path)?, sha256: data.sha256.clone() })
+    })
+    .transpose()
 }
 
 /// Refuses to resume with other data, another base or another device: the end would not be that of

@@ -3,23 +3,23 @@
 //! Owns what happens when. A run that is interrupted and resumed ends in the same bytes as one that
 //! was not: order, dropout and learning rate depend on the step alone.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use pagebert_kernels::DropoutKey;
-use pagebert_model::BertForSequenceClassification;
-use pagebert_model::classify::Encoded;
+use pagebert_model::{Batch, Weights};
 use serde_json::json;
 
 use super::announce::{Extent, announce};
 use super::engine::{Engine, MicroBatch, StepReport};
 use super::folder::{Log, RunFolder};
+use super::interrupt;
 use super::plan::{Batching, Schedule};
+use super::prefetch::Prefetch;
 use super::prepare::Prepared;
 use super::state::{self, Best, Logged, Progress};
-use super::{interrupt, texts::Texts};
-use crate::inference::document_logits;
-use crate::metrics::{Report, Tally};
+use crate::metrics::Report;
 use crate::progress::{Bar, Console, Unit};
 use crate::settings::Settings;
 
@@ -42,6 +42,9 @@ pub struct Session<'a> {
     saved: Instant,
     speed: Speed,
 }
+
+/// The packed batches of a step, each with its texts' classes.
+type Parts = Vec<(Batch, Vec<u32>)>;
 
 /// Tokens since the last line of the log, and when that was.
 struct Speed {
@@ -89,6 +92,8 @@ impl<'a> Session<'a> {
     ) -> Result<Self> {
         let weights = std::mem::take(&mut prepared.weights);
         let settings = &prepared.record.settings;
+        // What is not wanted after this would lie in memory beside its copy.
+        let split = std::mem::take(&mut prepared.split);
         let engine = Engine::new(weights, &prepared.config, settings, prepared.precision)?;
         let batching = Batching::new(settings);
         let costs = prepared.train.costs(prepared.windowing);
@@ -104,7 +109,7 @@ impl<'a> Session<'a> {
         announce(&prepared, &engine, batching, &costs, extent, console)?;
         if progress == Progress::default() {
             folder.create(&prepared.record, &prepared.config, &prepared.base)?;
-            prepared.split.write(&folder.path.join("split.csv"))?;
+            split.write(&folder.path.join("split.csv"))?;
             write_bad_rows(&prepared, &folder)?;
         }
         let log = folder.log(progress.step)?;
@@ -133,8 +138,8 @@ impl<'a> Session<'a> {
     pub fn train(mut self) -> Result<()> {
         interrupt::listen();
         let total = self.schedule.total_steps;
-        let bar = self.console.bar("training", total as u64, Unit::Items("steps"));
-        bar.set(self.progress.step as u64);
+        let done = self.progress.step as u64;
+        let bar = self.console.bar_from("training", done, total as u64, Unit::Items("steps"));
         self.speed.since = Instant::now();
         while self.progress.step < total {
             self.epoch(&bar)?;
@@ -153,11 +158,10 @@ impl<'a> Session<'a> {
         let accumulate = self.settings().accumulate;
         let (eval_every, log_every) = (self.settings().eval_every, self.settings().log_every);
         let batches = self.batching.epoch(self.progress.epoch, &self.costs);
-        let groups = batches.chunks(accumulate);
-        let steps = groups.len();
-        for group in groups.skip(self.progress.batch) {
+        let steps = batches.len().div_ceil(accumulate);
+        for parts in self.prefetch(batches)? {
             let step = self.progress.step;
-            let report = self.step(group)?;
+            let report = self.step(parts?)?;
             if !report.is_finite() {
                 return self.not_a_number(step, report);
             }
@@ -202,15 +206,32 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn step(&mut self, group: &[Vec<u32>]) -> Result<StepReport> {
-        let step = self.progress.step;
+    /// The steps left of an epoch's batches, each packed while the ones before it are computed.
+    fn prefetch(&self, batches: Vec<Vec<u32>>) -> Result<Prefetch<Parts>> {
         let Prepared { train, windowing, tokenizer, record, .. } = &self.prepared;
-        let mut parts = Vec::with_capacity(group.len());
-        for (part, chosen) in group.iter().enumerate() {
-            let (batch, labels) = train.pack(chosen, *windowing, tokenizer)?;
-            let dropout = Some(dropout(&record.settings, step, part));
-            parts.push(MicroBatch { batch, labels, dropout });
-        }
+        let (train, tokenizer) = (Arc::clone(train), Arc::clone(tokenizer));
+        let (windowing, accumulate) = (*windowing, record.settings.accumulate);
+        let first = self.progress.batch;
+        let left = self.schedule.total_steps - self.progress.step;
+        let last = batches.len().div_ceil(accumulate).min(first + left);
+        Prefetch::start((first..last).map(move |step| {
+            let parts = batches.iter().skip(step * accumulate).take(accumulate);
+            parts.map(|chosen| train.pack(chosen, windowing, &tokenizer)).collect()
+        }))
+    }
+
+    fn step(&mut self, parts: Parts) -> Result<StepReport> {
+        let step = self.progress.step;
+        let settings = &self.prepared.record.settings;
+        let parts: Vec<MicroBatch> = parts
+            .into_iter()
+            .enumerate()
+            .map(|(part, (batch, labels))| MicroBatch {
+                batch,
+                labels,
+                dropout: Some(dropout(settings, step, part)),
+            })
+            .collect();
         self.engine.step(&parts, self.schedule.at(step))
     }
 
@@ -241,7 +262,10 @@ impl<'a> Session<'a> {
             self.progress.best = None;
             self.folder.write_weights(&self.engine.weights())?;
         } else {
-            let report = self.measure(self.engine.model(), &self.prepared.valid, "validating")?;
+            let (prepared, model) = (&self.prepared, self.engine.model());
+            let seen = |_: usize, _: &[f32]| {};
+            let report =
+                prepared.measure(model, &prepared.valid, "validating", self.console, seen)?;
             self.log_side("valid", &report)?;
             let best = self.progress.best.is_none_or(|best| report.loss < best.loss);
             self.console.note(format!(
@@ -260,39 +284,6 @@ impl<'a> Session<'a> {
         // Speed is that of training alone.
         self.speed.since += paused.elapsed();
         Ok(())
-    }
-
-    fn measure(
-        &self,
-        model: &BertForSequenceClassification,
-        texts: &Texts,
-        what: &str,
-    ) -> Result<Report> {
-        Ok(self.tally(texts, &self.logits(model, texts, what)?))
-    }
-
-    pub(super) fn tally(&self, texts: &Texts, logits: &[Vec<f32>]) -> Report {
-        let mut tally = Tally::new(&self.prepared.counts.labels);
-        for (index, logits) in logits.iter().enumerate() {
-            tally.add(texts.label(index), logits);
-        }
-        tally.report()
-    }
-
-    pub(super) fn logits(
-        &self,
-        model: &BertForSequenceClassification,
-        texts: &Texts,
-        what: &str,
-    ) -> Result<Vec<Vec<f32>>> {
-        let Prepared { windowing, tokenizer, .. } = &self.prepared;
-        // Every window counts here, however many there are.
-        let windowing = super::Windowing { max_windows: usize::MAX, ..*windowing };
-        let documents: Vec<Encoded> = (0..texts.len())
-            .map(|index| Encoded { windows: texts.windows(index, windowing, tokenizer) })
-            .collect();
-        let bar = self.console.bar(what, texts.len() as u64, Unit::Items("texts"));
-        document_logits(model, &documents, &mut |done| bar.set(done as u64))
     }
 
     pub(super) fn log_side(&mut self, split: &str, report: &Report) -> Result<()> {

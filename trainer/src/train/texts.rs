@@ -1,16 +1,16 @@
 //! Texts as token ids, ready to be packed.
 //!
-//! Owns how a side's tokens lie in memory: one flat array, so that a million short texts cost
-//! their tokens and little more.
+//! Owns which texts of a token file are on a side, and how they are cut into windows. Memory holds
+//! eight bytes a text here; ids are read when they are wanted.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use pagebert_model::batch::{spread, windows};
 use pagebert_model::{Batch, TextTokenizer};
-use rayon::prelude::*;
 
-use crate::progress::Bar;
+use super::tokens::TokenFile;
 
 /// How a text longer than the model's window is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,56 +41,40 @@ impl Windowing {
     }
 }
 
-/// Tokenized texts with their classes.
-#[derive(Debug, Clone, Default)]
+/// Tokenized texts with their classes: those of one side.
+#[derive(Debug, Clone)]
 pub struct Texts {
-    ids: Vec<u32>,
-    /// Where each text ends in `ids`.
-    ends: Vec<usize>,
+    tokens: Arc<TokenFile>,
+    /// Their numbers in the token file.
+    members: Vec<u32>,
     labels: Vec<u32>,
 }
 
-/// Texts tokenized at once: enough for every thread, little beside the tokens.
-const CHUNK: usize = 4096;
-
 impl Texts {
-    /// Tokenizes texts, in parallel and in order.
+    /// Some texts of a token file, each a number with its class.
     ///
     /// # Errors
-    /// When the tokenizer fails.
-    pub fn encode<'a>(
-        texts: impl IntoIterator<Item = (&'a str, u32)>,
-        tokenizer: &TextTokenizer,
-        bar: &Bar,
+    /// When there are more than a u32 counts.
+    pub fn new(
+        tokens: Arc<TokenFile>,
+        members: impl IntoIterator<Item = (usize, u32)>,
     ) -> Result<Texts> {
-        let mut encoded = Texts::default();
-        let mut texts = texts.into_iter();
-        loop {
-            let chunk: Vec<(&str, u32)> = texts.by_ref().take(CHUNK).collect();
-            if chunk.is_empty() {
-                return Ok(encoded);
-            }
-            let ids: Vec<Vec<u32>> = chunk
-                .par_iter()
-                .map(|(text, _)| tokenizer.encode(text))
-                .collect::<pagebert_model::Result<_>>()?;
-            for (ids, (_, label)) in ids.iter().zip(&chunk) {
-                encoded.ids.extend_from_slice(ids);
-                encoded.ends.push(encoded.ids.len());
-                encoded.labels.push(*label);
-            }
-            bar.add(chunk.len() as u64);
+        let mut texts = Texts { tokens, members: Vec::new(), labels: Vec::new() };
+        for (member, label) in members {
+            texts.members.push(u32::try_from(member).context("too many rows to train on")?);
+            texts.labels.push(label);
         }
+        Ok(texts)
     }
 
     /// The number of texts.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.members.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.members.is_empty()
     }
 
     /// The class of a text.
@@ -98,33 +82,36 @@ impl Texts {
         self.labels[index]
     }
 
-    /// A text's own tokens, without special ones.
-    pub fn ids(&self, index: usize) -> &[u32] {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] };
-        &self.ids[start..self.ends[index]]
+    /// What a text costs in tokens that run through the model.
+    pub fn cost(&self, index: usize, windowing: Windowing) -> usize {
+        windowing.cost(self.tokens.tokens(self.members[index] as usize))
     }
 
-    /// What each text costs in tokens that run through the model.
+    /// What each text costs.
     pub fn costs(&self, windowing: Windowing) -> Vec<u32> {
-        (0..self.len()).map(|index| windowing.cost(self.ids(index).len()) as u32).collect()
+        (0..self.len()).map(|index| self.cost(index, windowing) as u32).collect()
     }
 
     /// A text's windows, special tokens included.
+    ///
+    /// # Errors
+    /// When the token file can't be read.
     pub fn windows(
         &self,
         index: usize,
         windowing: Windowing,
         tokenizer: &TextTokenizer,
-    ) -> Vec<Vec<u32>> {
-        let ids = self.ids(index);
+    ) -> Result<Vec<Vec<u32>>> {
+        let ids = self.tokens.read(self.members[index] as usize);
+        let ids = ids.context("the file of token ids can't be read")?;
         let ranges = windowing.ranges(ids.len());
-        ranges.into_iter().map(|range| tokenizer.frame(&ids[range])).collect()
+        Ok(ranges.into_iter().map(|range| tokenizer.frame(&ids[range])).collect())
     }
 
     /// Packs some texts, and gives their classes.
     ///
     /// # Errors
-    /// When there are more tokens than a batch can count.
+    /// When the token file can't be read, or has more tokens than a batch can count.
     pub fn pack(
         &self,
         chosen: &[u32],
@@ -134,7 +121,7 @@ impl Texts {
         let documents: Vec<Vec<Vec<u32>>> = chosen
             .iter()
             .map(|index| self.windows(*index as usize, windowing, tokenizer))
-            .collect();
+            .collect::<Result<_>>()?;
         let batch = Batch::pack(documents.iter().map(|windows| windows.iter().map(Vec::as_slice)))?;
         let labels = chosen.iter().map(|index| self.label(*index as usize)).collect();
         Ok((batch, labels))

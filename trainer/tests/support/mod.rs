@@ -21,6 +21,8 @@ pub fn pagebert(folder: &Path, arguments: &[&str]) -> Command {
     for variable in ["PAGEBERT_WWW", "HF_ENDPOINT", "HF_TOKEN", "HF_HOME", "HF_HUB_OFFLINE"] {
         command.env_remove(variable);
     }
+    // No test may find what another left, nor leave anything with the user.
+    command.env("PAGEBERT_CACHE", folder.join("cache"));
     command
 }
 

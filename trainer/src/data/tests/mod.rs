@@ -1,5 +1,6 @@
 //! Reading, checking and splitting, on files that are as people make them.
 
+mod indexing;
 mod reading;
 mod showing;
 mod splitting;
@@ -24,6 +25,10 @@ fn file(name: &str, content: impl AsRef<[u8]>) -> File {
 impl File {
     fn load(&self, options: &DataOptions) -> Result<Dataset, DataError> {
         Dataset::load(&self.path, options)
+    }
+
+    fn index(&self, options: &DataOptions) -> Result<Index, DataError> {
+        Index::load(&self.path, options)
     }
 
     fn rows_or_error(&self) -> Result<Vec<Result<Row, DataError>>, DataError> {
