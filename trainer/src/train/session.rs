@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
 use pagebert_kernels::DropoutKey;
-use pagebert_model::{Batch, Weights};
+use pagebert_model::Batch;
 use serde_json::json;
 
 use super::announce::{Extent, announce};
