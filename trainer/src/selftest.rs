@@ -39,8 +39,8 @@ pub fn run(spec: DeviceSpec, console: &Console) -> Result<()> {
     let device = crate::inference::device(spec)?;
     console.note(format!("training a tiny BERT for {STEPS} steps on {spec} and on the CPU"));
     let config = BertConfig::from_json(TINY.as_bytes())?;
-    let there = train(&config, &device, Route::Plain)?;
-    let here = train(&config, &Device::Cpu, Route::Fused)?;
+    let there = train(&config, &device, Products::F32, Route::Plain)?;
+    let here = train(&config, &Device::Cpu, Products::F32, Route::Fused)?;
     let mut out = std::io::stdout().lock();
     let (mut worst_loss, mut worst_gradient) = (0f64, (0f64, String::new()));
     writeln!(out, "step  loss on {spec:<8}  loss on cpu  largest gradient difference")?;
@@ -84,10 +84,15 @@ pub fn run(spec: DeviceSpec, console: &Console) -> Result<()> {
     Ok(())
 }
 
-fn train(config: &BertConfig, device: &Device, route: Route) -> Result<Vec<Step>> {
+fn train(
+    config: &BertConfig,
+    device: &Device,
+    precision: Products,
+    route: Route,
+) -> Result<Vec<Step>> {
     let settings = Settings::load(&[], &[])?;
     let weights = Weights::random(config, 1, device)?;
-    let mut engine = Engine::on(weights, config, &settings, Products::F32, route)?;
+    let mut engine = Engine::on(weights, config, &settings, precision, route)?;
     let mut steps = Vec::new();
     for step in 0..STEPS {
         let lengths = [1 + step as usize, 64, 17, 30];
@@ -123,4 +128,24 @@ fn relative_difference(a: &Tensor, b: &Tensor) -> Result<f64> {
         Ok(f64::from(x.sqr()?.sum_all()?.to_scalar::<f32>()?).sqrt())
     };
     Ok(norm(&(a - b)?)? / norm(b)?.max(1e-3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a graphics card runs, on the processor: the twins, in both precisions.
+    #[test]
+    fn the_twins_train_as_the_fused_operations_do() {
+        let config = BertConfig::from_json(TINY.as_bytes()).unwrap();
+        let fused = train(&config, &Device::Cpu, Products::F32, Route::Fused).unwrap();
+        // bf16 has 8 bits, and ten steps at a high rate carry their errors on.
+        for (precision, bound) in [(Products::F32, LOSS_BOUND), (Products::Bf16, 2e-2)] {
+            let plain = train(&config, &Device::Cpu, precision, Route::Plain).unwrap();
+            for (step, ((loss, _), (expected, _))) in plain.iter().zip(&fused).enumerate() {
+                let difference = (loss - expected).abs() / expected;
+                assert!(difference < bound, "{precision:?}, step {step}: {loss} {expected}");
+            }
+        }
+    }
 }

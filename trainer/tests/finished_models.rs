@@ -214,7 +214,8 @@ fn figures_are_those_of_the_predictions() {
 fn sides_are_measured_as_training_measured_them() {
     let project = Project::new(200);
     project.write("test.csv", "text,label\ngreat film,yes\nbad plot,no\nlove it,yes\n");
-    project.train("run", &["epochs=1", "--test", "test.csv"]).ok();
+    // In bf16 the valid side is measured in bf16 while training, and in f32 afterwards.
+    project.train("run", &["epochs=1", "precision=f32", "--test", "test.csv"]).ok();
     let log = json_lines(&project.text("run/metrics.jsonl"));
     for split in ["valid", "test"] {
         let json = project.run(&["evaluate", "run", "--split", split, "--json", "-"]).ok();
@@ -275,7 +276,6 @@ fn answers_never_replace_their_texts_nor_go_where_nothing_can_be_written() {
         (&["predict", "--data", "data.csv", "--out", "folder.csv"], "is a folder"),
         (&["evaluate", "--data", "data.csv", "--json", "none/f.json"], "no folder none"),
         (&["evaluate", "--data", "data.csv", "--json", "socket"], "no ordinary file"),
-        (&["predict", "--precision", "bf16", "x"], "bf16"),
         (&["predict", "--data", "data.csv", "a text"], "TEXT"),
     ] {
         let tiny = tiny();
@@ -290,6 +290,25 @@ fn answers_never_replace_their_texts_nor_go_where_nothing_can_be_written() {
     project.run(&["predict", &tiny(), "good", "--out", "link.csv"]).ok();
     assert!(project.path("link.csv").is_symlink());
     assert!(project.text("real.csv").starts_with("label,score"));
+}
+
+#[test]
+fn bf16_products_change_answers_by_little() {
+    let project = Project::new(2);
+    let answer = |precision: &str| -> Vec<f64> {
+        let text = "a very good film, and not a word too long";
+        let said = project.run(&["predict", &tiny(), text, "--precision", precision]).ok();
+        let answer: Value = serde_json::from_str(&said.out).unwrap();
+        answer["logits"].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
+    };
+    let (f32, bf16) = (answer("f32"), answer("bf16"));
+    assert_ne!(f32, bf16);
+    for (x, y) in f32.iter().zip(&bf16) {
+        assert!((x - y).abs() < 0.02, "{f32:?} {bf16:?}");
+    }
+    project.run(&["export", &tiny(), "--out", "bundle"]).ok();
+    let refused = ["predict", "bundle", "x", "--precision", "bf16"];
+    project.run(&refused).fails(2, &["a bundle has its own precision"]);
 }
 
 #[test]

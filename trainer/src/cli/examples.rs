@@ -29,7 +29,7 @@ Examples:
 
 Settings, with their defaults and the reasons in conf/default.toml:
   epochs max_steps batch_size batch_tokens accumulate max_tokens stride max_windows lr warmup
-  weight_decay clip dropout seed split_seed valid_fraction test_fraction precision threads
+  weight_decay clip dropout seed split_seed valid_fraction test_fraction precision checkpoint_layers threads
   log_every eval_every";
 
 pub(super) const EVALUATE: &str = "\
