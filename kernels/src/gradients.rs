@@ -153,6 +153,12 @@ impl Gradients {
         slots.values().for_each(|slot| slot.lock().filled = false);
     }
 
+    /// Forgets what the slots hold, and gives their memory back.
+    pub fn release(&self) {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        slots.values().for_each(|slot| *slot.lock() = Gradient::default());
+    }
+
     /// Says that weights have changed, so that packed copies of them are made anew.
     pub fn weights_changed(&self) {
         self.version.fetch_add(1, Ordering::Relaxed);

@@ -24,6 +24,7 @@ pub mod progress;
 pub mod report;
 pub mod run_record;
 pub mod settings;
+pub mod tensor_file;
 
 /// Wrong usage: something that the user can set right in the command. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

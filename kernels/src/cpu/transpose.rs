@@ -1,5 +1,6 @@
 //! Sixteen by sixteen, turned over.
 
+#[cfg(target_arch = "x86_64")]
 use super::{Isa, isa};
 
 /// Transposes in place.

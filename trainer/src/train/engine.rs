@@ -129,6 +129,18 @@ impl Engine {
         self.vars.values().map(|var| var.elem_count()).sum()
     }
 
+    /// Gives up what only steps need, once there are to be no more.
+    ///
+    /// # Errors
+    /// Never on the CPU.
+    pub fn retire(&mut self) -> Result<()> {
+        self.optimizer = AdamW::new(Vec::new(), AdamWConfig::default())?;
+        if let Some(gradients) = &self.gradients {
+            gradients.release();
+        }
+        Ok(())
+    }
+
     /// The weights as they are now.
     pub fn weights(&self) -> Weights {
         Weights::from_tensors(

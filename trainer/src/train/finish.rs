@@ -21,8 +21,10 @@ impl Session<'_> {
         let seconds = self.seconds();
         let path = self.folder.path.clone();
         let files = crate::base::resolve_folder(&path)?;
-        let best = Checkpoint::load(files, &Device::Cpu)?;
         let device = self.engine.model().device().clone();
+        // The best checkpoint takes the room of what training needed.
+        self.engine.retire()?;
+        let best = Checkpoint::load(files, &Device::Cpu)?;
         let weights = best.weights.to_device(&device)?;
         let model = BertForSequenceClassification::load(&weights, &best.config)?;
         let trained = format!(

@@ -7,7 +7,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use candle_core::DType;
 use pagebert_model::tokenize::CompactTokenizer;
 use pagebert_model::{BertConfig, Weights};
 use serde_json::{Value, json};
@@ -16,6 +15,7 @@ use crate::UsageError;
 use crate::base::{BaseFiles, TokenizerFile};
 use crate::checkpoint::{lowercases, read, write_atomically};
 use crate::run_record::{self, RunRecord};
+use crate::tensor_file;
 
 /// The best checkpoint's weights.
 pub const WEIGHTS: &str = "model.safetensors";
@@ -124,7 +124,7 @@ impl RunFolder {
     /// # Errors
     /// When it can't be written.
     pub fn write_weights(&self, weights: &Weights) -> Result<()> {
-        self.write(WEIGHTS, &weights.to_safetensors(DType::F32)?)
+        tensor_file::write(&self.path.join(WEIGHTS), &weights.to_checkpoint()?)
     }
 
     /// Opens the log, and drops the lines of steps after `step`: a resumed run writes them again.

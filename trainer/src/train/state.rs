@@ -9,12 +9,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use pagebert_model::bundle::sha256_hex;
-use pagebert_model::weights::serialize;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{read, write_atomically};
+use crate::tensor_file;
 
 /// The folder's name in a run.
 pub const FOLDER: &str = "last";
@@ -74,10 +74,10 @@ pub fn save(run: &Path, progress: &Progress, tensors: &BTreeMap<String, Tensor>)
     let folder = run.join(FOLDER);
     fs::create_dir_all(&folder).with_context(|| format!("{} can't be made", folder.display()))?;
     let name = format!("state-{}.safetensors", progress.step);
-    let bytes = serialize(tensors, DType::F32)?;
-    write_atomically(&folder.join(&name), &bytes)?;
-    let file =
-        File { tensors: name.clone(), sha256: sha256_hex(&bytes), progress: progress.clone() };
+    let path = folder.join(&name);
+    tensor_file::write(&path, tensors)?;
+    let sha256 = tensor_file::sha256(&path)?;
+    let file = File { tensors: name.clone(), sha256, progress: progress.clone() };
     write_atomically(&folder.join(STATE), serde_json::to_string_pretty(&file)?.as_bytes())?;
     for entry in fs::read_dir(&folder)?.flatten() {
         let other = entry.file_name();
