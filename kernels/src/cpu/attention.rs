@@ -12,11 +12,14 @@ use self::rows::{Mask, softmax};
 use super::element::padded;
 use super::gemm::{Blocks, Into, Product};
 use super::pack::{columns_to_panels, rows_to_panels};
-use super::parallel::{BLOCK, for_each, pieces};
+use super::parallel::{for_each, pieces};
 use super::{Buffer, Element, Kernel};
 use crate::{Dropout, Sequences};
 
 pub use backward::backward;
+
+/// Queries handled at once: their scores against all keys stay in the second cache.
+const QUERIES: usize = 64;
 
 /// The shape of the work.
 #[derive(Debug, Clone, Copy)]
@@ -114,9 +117,9 @@ struct Head<'a, E: Element> {
     keys: Buffer<E>,
     /// Panels of values.
     values: Buffer<E>,
-    /// `[BLOCK, scores_ld]`
+    /// `[QUERIES, scores_ld]`
     scores: Buffer<f32>,
-    /// `[BLOCK, key_depth]`
+    /// `[QUERIES, key_depth]`
     dropped: Buffer<E>,
     /// A block of products with the head's columns.
     product: Buffer<f32>,
@@ -131,7 +134,7 @@ impl<'a, E: Element> Head<'a, E> {
         let scores_ld = panel_width(&kernel, n).next_multiple_of(16).max(key_depth);
         let asking = shape.queries.of(n);
         let rows = asking.next_multiple_of(kernel.rows);
-        let block = BLOCK.min(rows);
+        let block = QUERIES.min(rows);
         let width = panel_width(&kernel, shape.head_dim);
         Self {
             shape,
@@ -193,8 +196,8 @@ impl<'a, E: Element> Head<'a, E> {
     fn forward(&mut self, head: usize, first_row: usize, out: &mut [E]) {
         let (d, hidden) = (self.shape.head_dim, self.shape.hidden());
         let width = panel_width(&self.kernel, d);
-        for start in (0..self.asking).step_by(BLOCK) {
-            let block = start..(start + BLOCK).min(self.asking);
+        for start in (0..self.asking).step_by(QUERIES) {
+            let block = start..(start + QUERIES).min(self.asking);
             self.probabilities(head, first_row, &block);
             let product = Product {
                 a: &self.dropped,

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use super::rows::{Mask, scores_backward};
-use super::{Head, Queries, Shape, copy_rows, panel_width, round_columns};
+use super::{Head, QUERIES, Queries, Shape, copy_rows, panel_width, round_columns};
 use crate::cpu::gemm::{Blocks, Into, Product};
 use crate::cpu::pack::{columns_to_panels, rows_to_columns, rows_to_panels};
-use crate::cpu::parallel::{BLOCK, for_each, pieces};
+use crate::cpu::parallel::{for_each, pieces};
 use crate::cpu::{Buffer, Element, dispatch};
 
 /// The gradient of qkv `[T, 3·H]`, of which `out` `[rows, H]` came and has the gradient `grad`.
@@ -67,11 +67,11 @@ struct Gradients<E: Element> {
     keys: Buffer<E>,
     /// Panels of a block of queries, and of the output's gradient.
     block_panels: Buffer<E>,
-    /// `[BLOCK, scores_ld]`
+    /// `[QUERIES, scores_ld]`
     dprobabilities: Buffer<f32>,
-    /// `[BLOCK, key_depth]`
+    /// `[QUERIES, key_depth]`
     dscores: Buffer<E>,
-    /// A block of probabilities, or of scores' gradients, transposed: `[key_rows, BLOCK]`.
+    /// A block of probabilities, or of scores' gradients, transposed: `[key_rows, QUERIES]`.
     transposed: Buffer<E>,
     /// `[key_rows, width]`
     dkeys: Buffer<f32>,
@@ -90,10 +90,10 @@ impl<E: Element> Gradients<E> {
             grad: Buffer::zeros(head.queries.len()),
             values_t: Buffer::any(head.keys.len()),
             keys: Buffer::any(head.values.len()),
-            block_panels: Buffer::any(width * BLOCK),
+            block_panels: Buffer::any(width * QUERIES),
             dprobabilities: Buffer::any(head.scores.len()),
             dscores: Buffer::any(head.dropped.len()),
-            transposed: Buffer::any(key_rows * BLOCK),
+            transposed: Buffer::any(key_rows * QUERIES),
             dkeys: Buffer::any(key_rows * width),
             dvalues: Buffer::any(key_rows * width),
         }
@@ -116,8 +116,8 @@ impl<E: Element> Gradients<E> {
         copy_rows(&sequence.grad[at(0)..], hidden, d, head.depth, head.asking, &mut self.grad);
         self.dkeys.fill(0.0);
         self.dvalues.fill(0.0);
-        for start in (0..head.asking).step_by(BLOCK) {
-            let block = start..(start + BLOCK).min(head.asking);
+        for start in (0..head.asking).step_by(QUERIES) {
+            let block = start..(start + QUERIES).min(head.asking);
             self.block(head, number, sequence, &block, dqkv);
         }
         let (dkeys, dvalues) = (&self.dkeys, &self.dvalues);
@@ -149,7 +149,7 @@ impl<E: Element> Gradients<E> {
         };
         kernel.multiply(&product, &mut self.dprobabilities, head.scores_ld, Into::Replace);
 
-        let mut along = [0f32; BLOCK];
+        let mut along = [0f32; QUERIES];
         let at = block.start * hidden + number * d;
         dots(&sequence.out[at..], &sequence.grad[at..], hidden, d, &mut along[..block.len()]);
         let mask =
