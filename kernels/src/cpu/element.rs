@@ -2,7 +2,6 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::buffer::Pool;
 use super::gemm::Kernel;
 use super::{gemm, isa};
 
@@ -25,9 +24,6 @@ pub trait Element: Pod + Send + Sync + PartialEq + std::fmt::Debug {
 
     /// The best kernel there is on this processor.
     fn kernel() -> Kernel<Self>;
-
-    /// Arrays to use again.
-    fn pool() -> &'static Pool<Self>;
 }
 
 impl Element for f32 {
@@ -51,11 +47,6 @@ impl Element for f32 {
 
     fn kernel() -> Kernel<f32> {
         gemm::f32_kernel(isa())
-    }
-
-    fn pool() -> &'static Pool<f32> {
-        static POOL: Pool<f32> = Pool::new();
-        &POOL
     }
 }
 
@@ -89,11 +80,6 @@ impl Element for Bf16 {
 
     fn kernel() -> Kernel<Bf16> {
         gemm::bf16_kernel(isa())
-    }
-
-    fn pool() -> &'static Pool<Bf16> {
-        static POOL: Pool<Bf16> = Pool::new();
-        &POOL
     }
 }
 

@@ -97,7 +97,7 @@ impl Fused {
             let (out, _) = self.0.run(input, false)?;
             let rows = out.len() / self.0.hidden;
             return Tensor::from_vec(
-                out.into_vec(),
+                out.to_vec(),
                 (rows, self.0.hidden),
                 &candle_core::Device::Cpu,
             );
@@ -283,12 +283,16 @@ impl CustomOp1 for Pass {
         let (out, tape) = self.encoder.run(&self.input, true)?;
         *self.tape.lock().unwrap_or_else(PoisonError::into_inner) = tape;
         let shape = Shape::from((out.len() / self.encoder.hidden, self.encoder.hidden));
-        Ok((CpuStorage::F32(out.into_vec()), shape))
+        Ok((CpuStorage::F32(out.to_vec()), shape))
     }
 
     fn bwd(&self, anchor: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let tape = self.tape.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let grad = with(grad, |grad| Ok(Buffer::from(grad.to_vec())))?;
+        let grad = with(grad, |grad| {
+            let mut buffer = Buffer::any(grad.len());
+            buffer.copy_from_slice(grad);
+            Ok(buffer)
+        })?;
         match tape {
             Some(Tape::F32(tape)) => self.encoder.backward(tape, &self.input, grad)?,
             Some(Tape::Bf16(tape)) => self.encoder.backward(tape, &self.input, grad)?,

@@ -40,6 +40,10 @@ impl<E: Element> Linear<E> {
     }
 }
 
+/// A panel's products, from the beginning of a cache line on.
+#[repr(align(64))]
+struct Products([f32; BLOCK * MOST_COLUMNS]);
+
 /// Multiplies up to [`BLOCK`] rows, `ld` apart, with panels. `epilogue` gets, panel by panel, the
 /// first of its columns, and the products `[rows, columns]`, without bias.
 pub fn multiply<E: Element>(
@@ -50,7 +54,8 @@ pub fn multiply<E: Element>(
     mut epilogue: impl FnMut(usize, &[f32]),
 ) {
     let kernel = E::kernel();
-    let mut products = [0f32; BLOCK * MOST_COLUMNS];
+    let mut products = Products([0f32; BLOCK * MOST_COLUMNS]);
+    let products = &mut products.0;
     let padded_rows = count.next_multiple_of(kernel.rows);
     for panel in 0..panels.count {
         let product = Product {
@@ -63,7 +68,7 @@ pub fn multiply<E: Element>(
             rows: padded_rows,
             panels: 1,
         };
-        kernel.multiply(&product, &mut products, kernel.columns, Into::Replace);
+        kernel.multiply(&product, products, kernel.columns, Into::Replace);
         epilogue(panel * kernel.columns, &products[..count * kernel.columns]);
     }
 }
