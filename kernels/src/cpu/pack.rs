@@ -28,9 +28,22 @@ impl<E: Element> Panels<E> {
 
     /// For products with the weight itself, as in the backward pass: weight `[out, in]` is B.
     pub fn straight(weight: &[f32], (outputs, inputs): (usize, usize)) -> Self {
-        Self::make(outputs, inputs, |panel, first| {
-            straight_panel(weight, (outputs, inputs), first, E::kernel().columns, panel);
-        })
+        // Rows that one task takes from the weight, each in one piece.
+        const ROWS: usize = 32;
+        let columns = E::kernel().columns;
+        let mut panels = Self::make(outputs, inputs, |_, _| {});
+        let mut tasks: Vec<Vec<&mut [E]>> = Vec::new();
+        tasks.resize_with(panels.depth.div_ceil(ROWS), Vec::new);
+        for panel in panels.data.chunks_mut(panels.stride.max(1)) {
+            let pieces = panel.chunks_mut(ROWS * columns);
+            tasks.iter_mut().zip(pieces).for_each(|(task, piece)| task.push(piece));
+        }
+        for_each(tasks, |index, mut pieces| {
+            let rows = index * ROWS..((index + 1) * ROWS).min(outputs);
+            let weight = &weight[rows.start.min(outputs) * inputs..rows.end * inputs];
+            straight_rows(weight, inputs, columns, &mut pieces);
+        });
+        panels
     }
 
     fn make(depth: usize, columns: usize, fill: impl Fn(&mut [E], usize) + Sync) -> Self {
@@ -52,29 +65,31 @@ impl<E: Element> Panels<E> {
 }
 
 dispatch! {
-fn straight_panel<E: Element>(
+/// Rows `[rows, width]`, and a piece of each panel for them.
+fn straight_rows<E: Element>(
     weight: &[f32],
-    shape: (usize, usize),
-    first: usize,
+    width: usize,
     columns: usize,
-    panel: &mut [E],
+    panels: &mut [&mut [E]],
 ) {
-    let (rows, width) = shape;
-    let here = columns.min(width - first);
-    let groups = panel.chunks_exact_mut(columns * E::GROUP);
-    let rows = weight[..rows * width].chunks(E::GROUP * width);
-    for (group, pair) in groups.zip(rows) {
-        let row0 = &pair[first..first + here];
-        if E::GROUP == 1 {
-            group.iter_mut().zip(row0).for_each(|(to, x)| *to = E::new(*x));
-        } else if pair.len() == 2 * width {
-            let row1 = &pair[width + first..][..here];
-            for ((to, x), y) in group.chunks_exact_mut(2).zip(row0).zip(row1) {
-                to[0] = E::new(*x);
-                to[1] = E::new(*y);
+    for (g, pair) in weight.chunks(E::GROUP * width).enumerate() {
+        let (row0, row1) = pair.split_at(width);
+        for (index, panel) in panels.iter_mut().enumerate() {
+            let first = index * columns;
+            let here = columns.min(width - first);
+            let group = &mut panel[g * columns * E::GROUP..][..here * E::GROUP];
+            let row0 = &row0[first..first + here];
+            if E::GROUP == 1 {
+                group.iter_mut().zip(row0).for_each(|(to, x)| *to = E::new(*x));
+            } else if row1.len() == width {
+                let row1 = &row1[first..first + here];
+                for ((to, x), y) in group.chunks_exact_mut(2).zip(row0).zip(row1) {
+                    to[0] = E::new(*x);
+                    to[1] = E::new(*y);
+                }
+            } else {
+                group.chunks_exact_mut(2).zip(row0).for_each(|(to, x)| to[0] = E::new(*x));
             }
-        } else {
-            group.chunks_exact_mut(2).zip(row0).for_each(|(to, x)| to[0] = E::new(*x));
         }
     }
 }
