@@ -54,7 +54,7 @@ struct TapeOf<E: Element> {
 }
 
 enum Kept<E: Element> {
-    All(Saved<E>),
+    All(Box<Saved<E>>),
     /// The layer's input, to compute the rest again.
     Input(Buffer<f32>),
 }
@@ -136,7 +136,7 @@ impl Inner {
             let (out, saved) = layer.forward(&x, rows, input.dropout.layer(index), keep && !again);
             let before = std::mem::replace(&mut x, out);
             match saved {
-                Some(saved) => kept.push(Kept::All(saved)),
+                Some(saved) => kept.push(Kept::All(Box::new(saved))),
                 None if keep => kept.push(Kept::Input(before)),
                 None => {}
             }
@@ -157,7 +157,7 @@ impl Inner {
             let (layer, rows) = (&weights.layers[index], self.rows(index, input));
             let drop = input.dropout.layer(index);
             let saved = match kept {
-                Kept::All(saved) => saved,
+                Kept::All(saved) => *saved,
                 Kept::Input(x) => match layer.forward(&x, rows, drop, true).1 {
                     Some(saved) => saved,
                     None => bail!("a layer's second forward pass kept nothing"),
