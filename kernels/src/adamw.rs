@@ -180,8 +180,8 @@ impl Slot {
 
     fn sum_of_squares(&self, grads: &GradStore) -> Result<f64> {
         if let Some(slot) = &self.gradient {
-            return match slot.lock().values() {
-                Some(values) => Ok(cpu::adamw::sum_of_squares(values)),
+            return match slot.lock().sum_of_squares() {
+                Some(squares) => Ok(squares),
                 None => bail!("parameter {} has no gradient", self.name),
             };
         }

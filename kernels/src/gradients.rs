@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Device, Result, Shape, Tensor, bail};
 
+use crate::cpu::adamw::sum_of_squares;
 use crate::cpu::gemm::Into;
 
 /// One parameter's gradient.
@@ -22,10 +23,23 @@ pub struct Gradient {
     values: Vec<f32>,
     /// The rows that are there, ascending; all others are 0.
     rows: Option<Vec<u32>>,
+    /// Of each of the weight's rows the sum of its squares, where whoever wrote it has added them
+    /// up; empty elsewhere.
+    squares: Vec<f64>,
     filled: bool,
 }
 
 impl Gradient {
+    /// The sum of the squares, in an order that does not depend on the number of threads; `None`
+    /// where no backward pass has come by.
+    pub fn sum_of_squares(&self) -> Option<f64> {
+        let values = self.values()?;
+        Some(match self.squares.as_slice() {
+            [] => sum_of_squares(values),
+            squares => squares.iter().sum(),
+        })
+    }
+
     /// The gradient's elements, in rows where [`Self::rows`] says so; `None` where no backward
     /// pass has come by.
     pub fn values(&self) -> Option<&[f32]> {
@@ -69,13 +83,26 @@ impl GradientSlot {
 
     /// Lends the elements out, to be replaced or added to.
     pub(crate) fn dense(&self, len: usize, write: impl FnOnce(&mut [f32], Into)) {
+        self.dense_with_squares(len, 0, |gradient, _, into| write(gradient, into));
+    }
+
+    /// Lends the elements out, to be replaced or added to, and of each row a place for the sum of
+    /// its squares.
+    pub(crate) fn dense_with_squares(
+        &self,
+        len: usize,
+        rows: usize,
+        write: impl FnOnce(&mut [f32], &mut [f64], Into),
+    ) {
         let mut gradient = self.lock();
+        let gradient = &mut *gradient;
         let into = if gradient.filled { Into::Add } else { Into::Replace };
         if gradient.values.len() != len {
             gradient.values = vec![0.0; len];
         }
         gradient.filled = true;
-        write(&mut gradient.values, into);
+        gradient.squares.resize(rows, 0.0);
+        write(&mut gradient.values, &mut gradient.squares, into);
     }
 
     /// Adds a small gradient, or replaces what was there before this step.

@@ -102,16 +102,18 @@ fn piece(step: &Step, param: &mut [f32], grad: &[f32], mean: &mut [f32], square:
 
 /// The sum of squares, in f64, in an order that does not depend on the number of threads.
 pub fn sum_of_squares(x: &[f32]) -> f64 {
-    let one = |x: &[f32]| {
-        let mut sum = [0f64];
-        squares(x, &mut sum);
-        sum[0]
-    };
     #[cfg(not(target_family = "wasm"))]
-    let parts: Vec<f64> = x.par_chunks(PIECE).map(one).collect();
+    let parts: Vec<f64> = x.par_chunks(PIECE).map(squares_of).collect();
     #[cfg(target_family = "wasm")]
-    let parts: Vec<f64> = x.chunks(PIECE).map(one).collect();
+    let parts: Vec<f64> = x.chunks(PIECE).map(squares_of).collect();
     parts.iter().sum()
+}
+
+/// The sum of a few squares, on this thread.
+pub fn squares_of(x: &[f32]) -> f64 {
+    let mut sum = [0f64];
+    squares(x, &mut sum);
+    sum[0]
 }
 
 dispatch! {
