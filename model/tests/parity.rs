@@ -3,7 +3,7 @@
 mod support;
 
 use candle_core::Tensor;
-use pagebert_kernels::{AdamWConfig, cross_entropy};
+use pagebert_kernels::{AdamWConfig, Precision, cross_entropy};
 use pagebert_model::BertForSequenceClassification;
 use pagebert_model::weights::split_fused;
 use support::*;
@@ -78,4 +78,34 @@ fn twenty_steps_are_those_of_pytorch(way: &str, parity: &Parity, trainable: &Tra
             "{way}, {name}: norm {found}, not {expected}"
         );
     }
+}
+
+#[test]
+fn a_hundred_losses_are_those_of_pytorch() {
+    let bounds = [(Precision::F32, 1e-5), (Precision::Bf16, 1e-2)];
+    for (precision, bound) in bounds {
+        for (way, trainable) in Trainable::both_in(precision) {
+            let worst = hundred_steps(&trainable);
+            assert!(worst < bound, "{way} in {precision:?}: a loss is {worst} off PyTorch's");
+        }
+    }
+}
+
+/// The largest difference of a loss.
+fn hundred_steps(trainable: &Trainable) -> f64 {
+    let curve = curve();
+    assert_eq!(curve.losses.len(), 100);
+    let config = AdamWConfig { weight_decay: curve.weight_decay, ..AdamWConfig::default() };
+    let mut optimizer = trainable.optimizer(config);
+    let mut worst = 0f64;
+    for (step, (rate, expected)) in curve.rates.iter().zip(&curve.losses).enumerate() {
+        let batch = &curve.batches[step % curve.batches.len()];
+        let logits = trainable.model.forward(&batch.pack(), None).unwrap();
+        let loss = cross_entropy(&logits, &batch.labels()).unwrap();
+        optimizer.step(&loss.backward().unwrap(), *rate).unwrap();
+        trainable.stepped();
+        let apart = f64::from(loss.to_scalar::<f32>().unwrap()) - expected;
+        worst = worst.max(apart.abs());
+    }
+    worst
 }

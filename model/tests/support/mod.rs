@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
-use pagebert_kernels::{AdamW, AdamWConfig, EncoderOptions, Gradients};
+use pagebert_kernels::{AdamW, AdamWConfig, EncoderOptions, Gradients, Precision};
 use pagebert_model::weights::{Missing, decays};
 use pagebert_model::{Batch, BertConfig, BertForSequenceClassification, Weights};
 use serde::Deserialize;
@@ -51,6 +51,19 @@ pub struct Parity {
     pub norms: BTreeMap<String, f64>,
 }
 
+/// What PyTorch computed over a hundred steps.
+#[derive(Deserialize)]
+pub struct Curve {
+    pub batches: Vec<Texts>,
+    pub weight_decay: f64,
+    pub rates: Vec<f64>,
+    pub losses: Vec<f64>,
+}
+
+pub fn curve() -> Curve {
+    serde_json::from_slice(&bytes("curve.json")).unwrap()
+}
+
 pub fn parity() -> Parity {
     serde_json::from_slice(&bytes("parity.json")).unwrap()
 }
@@ -83,22 +96,32 @@ pub struct Trainable {
 impl Trainable {
     /// The tiny model by both ways: fused operations, and their plain twins.
     pub fn both() -> [(&'static str, Self); 2] {
+        Self::both_in(Precision::F32)
+    }
+
+    pub fn both_in(precision: Precision) -> [(&'static str, Self); 2] {
         let config = tiny_config();
         let weights = tiny_weights(&config);
         let fused = Some(Gradients::default());
+        let options = EncoderOptions { precision, ..EncoderOptions::default() };
         [
-            ("fused", Self::new(&weights, &config, fused)),
-            ("plain", Self::new(&weights, &config, None)),
+            ("fused", Self::new(&weights, &config, fused, options.clone())),
+            ("plain", Self::new(&weights, &config, None, options)),
         ]
     }
 
-    pub fn new(weights: &Weights, config: &BertConfig, gradients: Option<Gradients>) -> Self {
+    pub fn new(
+        weights: &Weights,
+        config: &BertConfig,
+        gradients: Option<Gradients>,
+        options: EncoderOptions,
+    ) -> Self {
         let vars: BTreeMap<String, Var> = weights
             .iter()
             .map(|(name, tensor)| (name.to_string(), Var::from_tensor(tensor).unwrap()))
             .collect();
         let shared = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone()));
-        let options = EncoderOptions { gradients: gradients.clone(), ..EncoderOptions::default() };
+        let options = EncoderOptions { gradients: gradients.clone(), ..options };
         let shared = Weights::from_tensors(shared);
         let model = BertForSequenceClassification::load_with(&shared, config, options).unwrap();
         Self { vars, model, gradients }
