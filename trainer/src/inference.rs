@@ -195,8 +195,9 @@ pub fn document_logits(
         let (chosen, after) = rest.split_at(fit.count().max(1));
         rest = after;
         let batch = Batch::pack(chosen.iter().map(|at| [window(*at)]))?;
-        let rows: Vec<Vec<f32>> =
-            model.window_logits(&batch, None)?.to_dtype(candle_core::DType::F32)?.to_vec2()?;
+        // On one of the threads that share the work, which have to wake no other in each loop.
+        let found = rayon::scope(|_| model.window_logits(&batch, None))?;
+        let rows: Vec<Vec<f32>> = found.to_dtype(candle_core::DType::F32)?.to_vec2()?;
         for ((document, window), row) in chosen.iter().zip(rows) {
             logits[*document][*window] = row;
             unfinished[*document] -= 1;

@@ -154,6 +154,12 @@ impl Engine {
     /// When memory or the device fails. A loss that is not a number is no error here: the report
     /// has it, and nothing was updated.
     pub fn step(&mut self, batches: &[MicroBatch], lr: f64) -> Result<StepReport> {
+        // On one of the threads that share the work: from any other, each of a step's hundreds of
+        // parallel loops would put this thread to sleep and wake it up again.
+        rayon::scope(|_| self.step_here(batches, lr))
+    }
+
+    fn step_here(&mut self, batches: &[MicroBatch], lr: f64) -> Result<StepReport> {
         let (loss, gradients) = self.gradients(batches)?;
         let tokens = batches.iter().map(|part| part.batch.tokens()).sum();
         let grad_norm = match gradients {
