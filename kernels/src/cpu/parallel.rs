@@ -7,14 +7,6 @@ use rayon::prelude::*;
 /// Rows handled by one task.
 pub const BLOCK: usize = 64;
 
-/// How many threads share the work.
-pub fn threads() -> usize {
-    #[cfg(not(target_family = "wasm"))]
-    return rayon::current_num_threads();
-    #[cfg(target_family = "wasm")]
-    1
-}
-
 /// Gives each item, with its number, to a task.
 pub fn for_each<T: Send>(items: Vec<T>, task: impl Fn(usize, T) + Sync + Send) {
     #[cfg(not(target_family = "wasm"))]

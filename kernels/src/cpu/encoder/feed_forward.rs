@@ -4,7 +4,7 @@ use super::Layer;
 use super::add_norm::{self, SavedNorm};
 use super::attention_block::finish;
 use super::elementwise::{Panel, activate, activate_backward, add_to};
-use super::linear::{Operands, ld, multiply, padded_blocks, padded_room, room, whole_rows};
+use super::linear::{Operands, ld, multiply, room, whole_rows};
 use crate::Dropout;
 use crate::cpu::pack::round_rows;
 use crate::cpu::parallel::{BLOCK, add_up, blocks, for_each};
@@ -42,41 +42,36 @@ impl<E: Element> Layer<E> {
         let mut before_blocks = blocks(&mut before, kept, panels_width).into_iter();
         let mut normed_blocks = blocks(&mut norm.normed, kept, hidden).into_iter();
         let mut inverse_blocks = blocks(&mut norm.inverse, kept, 1).into_iter();
-        // The two layers one after the other for all rows, not block by block: a processor's own
-        // cache holds the panels of one, and blocks find them there.
-        let mut inner = padded_room(rows, wide, wide_ld);
-        let tasks = blocks(&mut rounded, rows, x_ld).into_iter();
-        let tasks = tasks.zip(padded_blocks(&mut inner, wide_ld));
-        let tasks = tasks.map(|(rounded, inner)| (rounded, inner, before_blocks.next())).collect();
-        type First<'a, E> = (&'a mut [E], &'a mut [E], Option<&'a mut [E]>);
-        for_each(tasks, |index, (rounded, inner, before): First<'_, E>| {
-            let count = rounded.len() / x_ld;
-            let x = &x[index * BLOCK * hidden..][..count * hidden];
+        let mut kept_blocks =
+            || Some((before_blocks.next()?, normed_blocks.next()?, inverse_blocks.next()?));
+        let tasks = blocks(&mut out, rows, hidden).into_iter();
+        let tasks = tasks.zip(blocks(&mut rounded, rows, x_ld));
+        let tasks = tasks.map(|(out, rounded)| (out, rounded, kept_blocks())).collect();
+        type Kept<'a, E> = Option<(&'a mut [E], &'a mut [E], &'a mut [f32])>;
+        for_each(tasks, |index, (out, rounded, kept): (&mut [f32], &mut [E], Kept<'_, E>)| {
+            let count = out.len() / hidden;
+            let first_row = index * BLOCK;
+            let x = &x[first_row * hidden..][..count * hidden];
             round_rows(x, hidden, x_ld, rounded);
-            let spare = if before.is_none() { count } else { 0 };
-            let mut spare = Buffer::any(spare * panels_width);
-            let before = before.unwrap_or(&mut spare);
+            let spare = if kept.is_none() { count } else { 0 };
+            let mut spare = (
+                Buffer::any(spare * panels_width),
+                Buffer::any(spare * hidden),
+                Buffer::any(spare),
+            );
+            let (before, normed, inverse) =
+                kept.unwrap_or((&mut *spare.0, &mut *spare.1, &mut *spare.2));
+            let padded_rows = count.next_multiple_of(E::kernel().rows);
+            let mut inner = room(padded_rows, wide, wide_ld);
             let operand = whole_rows(rounded, x_ld, count);
             multiply(&operand, x_ld, count, &self.intermediate.forward, |first, products| {
                 let panel = Panel::new(products, columns, first, wide);
                 let bias = &self.intermediate.bias;
                 let before = &mut before[first * count..][..columns * count];
-                activate(&panel, bias, self.activation, before, inner, wide_ld);
+                activate(&panel, bias, self.activation, before, &mut inner, wide_ld);
             });
-        });
-        let tasks = blocks(&mut out, rows, hidden).into_iter();
-        let tasks = tasks.map(|out| (out, normed_blocks.next().zip(inverse_blocks.next())));
-        type Second<'a, E> = (&'a mut [f32], Option<(&'a mut [E], &'a mut [f32])>);
-        for_each(tasks.collect(), |index, (out, kept): Second<'_, E>| {
-            let count = out.len() / hidden;
-            let first_row = index * BLOCK;
-            let x = &x[first_row * hidden..][..count * hidden];
-            let spare = if kept.is_none() { count } else { 0 };
-            let mut spare = (Buffer::any(spare * hidden), Buffer::any(spare));
-            let (normed, inverse) = kept.unwrap_or((&mut *spare.0, &mut *spare.1));
             let mut y = Buffer::<f32>::zeros(count * hidden);
-            let inner = &inner[first_row * wide_ld..];
-            multiply(inner, wide_ld, count, &self.output.forward, |first, products| {
+            multiply(&inner, wide_ld, count, &self.output.forward, |first, products| {
                 add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
             });
             for (row, inverse) in inverse.iter_mut().enumerate() {
@@ -122,12 +117,11 @@ impl<E: Element> Layer<E> {
         let count_blocks = rows.div_ceil(BLOCK);
         let mut partial = vec![0f32; count_blocks * 3 * hidden];
         let mut inner_partial = vec![0f32; count_blocks * wide];
-        let mut dinner = padded_room::<E>(rows, wide, wide_ld);
         let tasks = blocks(&mut dx, rows, hidden).into_iter();
-        let tasks = tasks.zip(padded_blocks(&mut dinner, wide_ld)).zip(outer_operands.blocks());
+        let tasks = tasks.zip(outer_operands.blocks()).zip(inner_operands.blocks());
         let tasks = tasks.zip(partial.chunks_mut(3 * hidden).zip(inner_partial.chunks_mut(wide)));
-        for_each(tasks.collect(), |index, (((dx, dinner), mut outer), (sums, inner_sums))| {
-            let (dx, dinner): (&mut [f32], &mut [E]) = (dx, dinner);
+        for_each(tasks.collect(), |index, (((dx, mut outer), mut inner), (sums, inner_sums))| {
+            let dx: &mut [f32] = dx;
             let count = dx.len() / hidden;
             let first_row = index * BLOCK;
             let padded_rows = count.next_multiple_of(E::kernel().rows);
@@ -150,6 +144,7 @@ impl<E: Element> Layer<E> {
             }
             let panels_width = intermediate_panels * columns;
             let before = &saved.before[first_row * panels_width..][..count * panels_width];
+            let mut dinner = room::<E>(padded_rows, wide, wide_ld);
             let mut again = Buffer::any(count * wide_ld);
             multiply(&dy, x_ld, count, output_back, |first, products| {
                 let panel = Panel::new(products, columns, first, wide);
@@ -157,26 +152,18 @@ impl<E: Element> Layer<E> {
                     &panel,
                     self.activation,
                     &before[first * count..][..columns * count],
-                    dinner,
+                    &mut dinner,
                     &mut again,
                     wide_ld,
                     inner_sums,
                 );
             });
-            outer.fill(&self.output, count, (&dy, x_ld), (&again, wide_ld));
-        });
-        // In a pass of its own, so that blocks find the panels in a processor's own cache.
-        let tasks = blocks(&mut dx, rows, hidden).into_iter().zip(inner_operands.blocks());
-        for_each(tasks.collect(), |index, (dx, mut inner)| {
-            let dx: &mut [f32] = dx;
-            let count = dx.len() / hidden;
-            let first_row = index * BLOCK;
-            let dinner = &dinner[first_row * wide_ld..];
-            multiply(dinner, wide_ld, count, intermediate_back, |first, products| {
+            multiply(&dinner, wide_ld, count, intermediate_back, |first, products| {
                 add_to(&Panel::new(products, columns, first, hidden), dx, hidden);
             });
+            outer.fill(&self.output, count, (&dy, x_ld), (&again, wide_ld));
             let x = &saved.x[first_row * x_ld..];
-            inner.fill(&self.intermediate, count, (dinner, wide_ld), (x, x_ld));
+            inner.fill(&self.intermediate, count, (&dinner, wide_ld), (x, x_ld));
         });
         finish(&self.output, &self.output_norm, &outer_operands, &partial);
         if let Some((weight, bias)) = &self.intermediate.gradients {

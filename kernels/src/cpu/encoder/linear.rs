@@ -5,7 +5,7 @@ use std::ops::Deref;
 use crate::cpu::adamw::squares_of;
 use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS, Product};
 use crate::cpu::pack::{Panels, rows_to_columns, rows_to_panels};
-use crate::cpu::parallel::{BLOCK, for_each, pieces, threads};
+use crate::cpu::parallel::{BLOCK, for_each, pieces};
 use crate::cpu::{Buffer, Element, element::padded};
 use crate::gradients::GradientSlot;
 
@@ -149,14 +149,9 @@ impl<E: Element> Operands<E> {
 
     /// Multiplies them and hands the weight's gradient `[out, in]` over.
     pub fn finish(&self, slot: &GradientSlot) {
+        // Rows of the gradient that one task computes.
+        const ROWS: usize = 64;
         let kernel = E::kernel();
-        // Rows of the gradient that one task computes: every task reads all panels, so few tasks
-        // of many rows, while the columns of those rows stay in a processor's own cache.
-        const CACHED: usize = 1 << 19;
-        let depth = self.columns.len() / self.columns_size.max(1) * BLOCK;
-        let most = CACHED / (depth * size_of::<E>()).max(1);
-        let share = self.outputs.div_ceil(2 * threads());
-        let task_rows = share.min(most).next_multiple_of(kernel.rows).max(kernel.rows);
         let (inputs, width) = (self.inputs, kernel.panels(self.inputs) * kernel.columns);
         let blocks = Blocks {
             count: self.columns.len() / self.columns_size.max(1),
@@ -165,13 +160,13 @@ impl<E: Element> Operands<E> {
         };
         let size = self.outputs * inputs;
         slot.dense_with_squares(size, self.outputs, |gradient, squares, into| {
-            let starts = (0..self.outputs).step_by(task_rows);
-            let lengths = starts.map(|start| task_rows.min(self.outputs - start) * inputs);
-            let tasks = pieces(gradient, lengths).into_iter().zip(squares.chunks_mut(task_rows));
+            let starts = (0..self.outputs).step_by(ROWS);
+            let lengths = starts.map(|start| ROWS.min(self.outputs - start) * inputs);
+            let tasks = pieces(gradient, lengths).into_iter().zip(squares.chunks_mut(ROWS));
             for_each(tasks.collect(), |index, (gradient, squares): (&mut [f32], &mut [f64])| {
                 let rows = squares.len();
                 let product = Product {
-                    a: &self.columns[index * task_rows * BLOCK..],
+                    a: &self.columns[index * ROWS * BLOCK..],
                     lda: BLOCK,
                     b: &self.panels,
                     panel_stride: BLOCK * kernel.columns,
@@ -225,15 +220,4 @@ pub fn ld<E: Element>(columns: usize) -> usize {
 /// Room for rows of `width`, `ld` apart, which between them hold zeros.
 pub fn room<E: Element>(rows: usize, width: usize, ld: usize) -> Buffer<E> {
     if width == ld { Buffer::any(rows * ld) } else { Buffer::zeros(rows * ld) }
-}
-
-/// Room for rows of `width`, `ld` apart, with so many behind them that kernels may read whole
-/// tiles.
-pub fn padded_room<E: Element>(rows: usize, width: usize, ld: usize) -> Buffer<E> {
-    room(rows.next_multiple_of(E::kernel().rows), width, ld)
-}
-
-/// [`padded_room`] in blocks of [`BLOCK`] rows.
-pub fn padded_blocks<E>(all: &mut [E], ld: usize) -> Vec<&mut [E]> {
-    all.chunks_mut((BLOCK * ld).max(1)).collect()
 }
