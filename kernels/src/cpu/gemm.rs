@@ -55,6 +55,18 @@ pub fn bf16_kernel(isa: Isa) -> Kernel<Bf16> {
     }
 }
 
+/// Asks for a slice to be brought into the second cache.
+pub fn prefetch<E>(slice: &[E]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in slice.chunks((64 / size_of::<E>()).max(1)) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint, which touches no memory.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = slice;
+}
+
 /// A product to compute.
 #[derive(Debug)]
 pub struct Product<'a, E> {

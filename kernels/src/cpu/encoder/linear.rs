@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use crate::cpu::adamw::squares_of;
-use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS, Product};
+use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS, Product, prefetch};
 use crate::cpu::pack::{Panels, rows_to_columns, rows_to_panels};
 use crate::cpu::parallel::{BLOCK, for_each, pieces};
 use crate::cpu::{Buffer, Element, element::padded};
@@ -70,6 +70,11 @@ pub fn multiply<E: Element>(
             panels: 1,
         };
         kernel.multiply(&product, products, kernel.columns, Into::Replace);
+        // All rows' tasks read all panels, which are more than a processor's own cache holds: the
+        // next one comes from the shared cache during the epilogue.
+        if let Some(next) = panels.data.get((panel + 1) * panels.stride..) {
+            prefetch(&next[..panels.stride.min(next.len())]);
+        }
         epilogue(panel * kernel.columns, &products[..count * kernel.columns]);
     }
 }
