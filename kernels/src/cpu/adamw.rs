@@ -1,6 +1,7 @@
 //! AdamW's arithmetic, and the gradient's norm.
 
 use super::dispatch;
+use super::math::mul_add;
 use super::parallel::for_each;
 
 #[cfg(not(target_family = "wasm"))]
@@ -93,9 +94,10 @@ fn piece(step: &Step, param: &mut [f32], grad: &[f32], mean: &mut [f32], square:
     let moments = mean.iter_mut().zip(square);
     for ((x, g), (m, v)) in param.iter_mut().zip(grad).zip(moments) {
         let g = g * step.scale;
-        *m += (g - *m) * step.mean_rate;
-        *v += (g * g - *v) * step.square_rate;
-        *x = *x * step.shrink - step.step_size * *m / (v.sqrt() * step.inverse_root + step.eps);
+        *m = mul_add::<FMA>(g - *m, step.mean_rate, *m);
+        *v = mul_add::<FMA>(mul_add::<FMA>(g, g, -*v), step.square_rate, *v);
+        let deviation = mul_add::<FMA>(v.sqrt(), step.inverse_root, step.eps);
+        *x = mul_add::<FMA>(*x, step.shrink, -step.step_size * *m / deviation);
     }
 }
 }

@@ -70,7 +70,8 @@ fn detect() -> Isa {
 
 /// Defines a function whose body is compiled for AVX-512, AVX2 and the build's own target, and
 /// chosen among at run time. Arguments must be plain values or references; there may be one type
-/// parameter with one bound.
+/// parameter with one bound. In the body `FMA` says whether there are fused multiply-adds, for
+/// [`super::math`].
 macro_rules! dispatch {
     ($(#[$doc:meta])* $vis:vis fn $name:ident $(<$t:ident: $bound:ident>)? ($($arg:ident: $kind:ty),* $(,)?) $body:block) => {
         $(#[$doc])*
@@ -78,18 +79,18 @@ macro_rules! dispatch {
         $vis fn $name $(<$t: $bound>)? ($($arg: $kind),*) {
             #[inline(always)]
             #[allow(clippy::too_many_arguments)]
-            fn body $(<$t: $bound>)? ($($arg: $kind),*) $body
+            fn body<const FMA: bool $(, $t: $bound)?> ($($arg: $kind),*) $body
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
+                #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,fma")]
                 #[allow(clippy::too_many_arguments)]
                 fn avx512 $(<$t: $bound>)? ($($arg: $kind),*) {
-                    body($($arg),*)
+                    body::<true $(, $t)?>($($arg),*)
                 }
-                #[target_feature(enable = "avx2")]
+                #[target_feature(enable = "avx2,fma")]
                 #[allow(clippy::too_many_arguments)]
                 fn avx2 $(<$t: $bound>)? ($($arg: $kind),*) {
-                    body($($arg),*)
+                    body::<true $(, $t)?>($($arg),*)
                 }
                 let isa = $crate::cpu::isa();
                 if isa >= $crate::cpu::Isa::Avx512 {
@@ -101,7 +102,7 @@ macro_rules! dispatch {
                     return unsafe { avx2($($arg),*) };
                 }
             }
-            body($($arg),*)
+            body::<false $(, $t)?>($($arg),*)
         }
     };
 }

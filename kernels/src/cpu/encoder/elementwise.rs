@@ -87,7 +87,7 @@ pub fn activate<E: Element>(
             Activation::Gelu => {
                 for (out, x) in out.iter_mut().zip(&*before) {
                     let x = x.get();
-                    *out = E::new(x * normal(x).0);
+                    *out = E::new(x * normal::<FMA>(x).0);
                 }
             }
             Activation::GeluTanh => {
@@ -130,7 +130,7 @@ pub fn activate_backward<E: Element>(
             Activation::Gelu => {
                 for ((((x, g), grad), again), sum) in columns {
                     let x = x.get();
-                    let (cdf, density) = normal(x);
+                    let (cdf, density) = normal::<FMA>(x);
                     let passed = g * (cdf + x * density);
                     (*grad, *again) = (E::new(passed), E::new(x * cdf));
                     *sum += passed;
