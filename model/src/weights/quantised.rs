@@ -9,6 +9,9 @@ use crate::{ModelError, Result};
 
 const WORD_TABLE: &str = "bert.embeddings.word_embeddings.weight";
 
+/// The largest number in 4 bits whose scale is an f16.
+const MOST: f32 = 7.0 * 65504.0;
+
 /// The bytes of `model.safetensors` with linear layers in 7 bits and the word table in 4.
 ///
 /// # Errors
@@ -20,10 +23,12 @@ pub fn to_int8_safetensors(weights: &Weights) -> Result<Vec<u8>> {
         let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         let scale_name = format!("{name}_scale");
         if name == WORD_TABLE && dims[1].is_multiple_of(GROUP) {
-            let (bytes, scales) = quantise_table(&values);
-            if let Some(bad) = scales.iter().find(|scale| !scale.is_finite()) {
-                return Err(ModelError::Weights(format!("{name}: a scale of {bad}: use f32")));
+            if let Some(bad) = values.iter().find(|x| x.abs() > MOST) {
+                return Err(ModelError::Weights(format!(
+                    "{name} holds {bad}, whose scale is too large for f16: use f32"
+                )));
             }
+            let (bytes, scales) = quantise_table(&values);
             let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
             stored.push((name, Dtype::U8, vec![dims[0], dims[1] / 2], bytes));
             stored.push((scale_name, Dtype::F16, vec![dims[0], dims[1] / GROUP], scales));

@@ -53,12 +53,10 @@ impl<E: Element> Layer<E> {
             let first_row = index * BLOCK;
             let x = &x[first_row * hidden..][..count * hidden];
             round_rows(x, hidden, x_ld, rounded);
-            let spare = if kept.is_none() { count } else { 0 };
-            let mut spare = (
-                Buffer::any(spare * panels_width),
-                Buffer::any(spare * hidden),
-                Buffer::any(spare),
-            );
+            // What went into the activation is kept, or passes through one panel's room.
+            let (spare, panel_at) = if kept.is_none() { (count, 0) } else { (0, 1) };
+            let mut spare =
+                (Buffer::any(spare * columns), Buffer::any(spare * hidden), Buffer::any(spare));
             let (before, normed, inverse) =
                 kept.unwrap_or((&mut *spare.0, &mut *spare.1, &mut *spare.2));
             let padded_rows = count.next_multiple_of(E::kernel().rows);
@@ -69,7 +67,7 @@ impl<E: Element> Layer<E> {
                 let mut panel = Panel::new(products, columns, first, wide);
                 panel.exact = forward.is_exact();
                 let bias = &self.intermediate.bias;
-                let before = &mut before[first * count..][..columns * count];
+                let before = &mut before[panel_at * first * count..][..columns * count];
                 activate(&panel, bias, self.activation, before, &mut inner, wide_ld);
             });
             let mut y = Buffer::<f32>::zeros(count * hidden);
