@@ -11,6 +11,7 @@ pub mod element;
 pub mod embeddings;
 pub mod encoder;
 pub mod gemm;
+pub mod int8;
 mod isa;
 pub mod math;
 mod pack;

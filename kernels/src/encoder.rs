@@ -109,11 +109,15 @@ impl Encoder {
         parameters.check()?;
         let fusible = parameters.all().all(|parameter| {
             let value = &parameter.value;
-            value.device().is_cpu() && value.dtype() == DType::F32
+            value.device().is_cpu() && matches!(value.dtype(), DType::F32 | DType::U8)
         });
         let learns = parameters.all().any(|parameter| parameter.value.is_variable());
         let fused =
             fusible && !parameters.layers.is_empty() && learns == options.gradients.is_some();
+        let int8 = parameters.is_int8() || parameters.word_scale.is_some();
+        if int8 && (learns || options.precision != Precision::F32) {
+            bail!("integers are for inference, and for f32 beside them");
+        }
         let fused = fused.then(|| fused::Fused::new(&parameters, &options)).transpose()?;
         Ok(Self { parameters, options, fused })
     }

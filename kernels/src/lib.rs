@@ -9,6 +9,7 @@ mod cpu;
 pub mod dropout;
 pub mod encoder;
 pub mod gradients;
+pub mod int8;
 mod linear;
 pub mod reference;
 mod sequences;

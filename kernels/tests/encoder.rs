@@ -93,6 +93,7 @@ impl Model {
         };
         LinearParameters {
             weight: one("weight", &[outputs, inputs], deviation),
+            weight_scale: None,
             bias: one("bias", &[outputs], 0.3),
         }
     }
@@ -128,7 +129,7 @@ impl Model {
             }
         });
         let layers = layers.collect();
-        EncoderParameters { word, position, token_type, norm, layers }
+        EncoderParameters { word, word_scale: None, position, token_type, norm, layers }
     }
 
     fn input(&self, queries: Queries) -> EncoderInput {

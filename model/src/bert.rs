@@ -7,6 +7,8 @@ use pagebert_kernels::{
     Queries, dropout, linear,
 };
 
+use pagebert_kernels::int8::{Squash, exact_linear};
+
 use crate::{Batch, BertConfig, Result, Weights};
 
 /// Finds parameters by name.
@@ -24,9 +26,15 @@ impl Parameters<'_> {
         })
     }
 
+    /// Of a weight or table that is stored in few bits.
+    fn scale(&self, name: &str) -> Option<Tensor> {
+        self.weights.get(&format!("{name}.weight_scale")).ok().cloned()
+    }
+
     fn linear(&self, name: &str) -> Result<LinearParameters> {
         Ok(LinearParameters {
             weight: self.get(&format!("{name}.weight"))?,
+            weight_scale: self.scale(name),
             bias: self.get(&format!("{name}.bias"))?,
         })
     }
@@ -58,6 +66,7 @@ impl Parameters<'_> {
         let layers = (0..self.config.num_hidden_layers).map(|layer| self.layer(layer));
         Ok(EncoderParameters {
             word: table("word")?,
+            word_scale: self.scale("bert.embeddings.word_embeddings"),
             position: table("position")?,
             token_type: table("token_type")?,
             norm: self.norm("bert.embeddings.LayerNorm")?,
@@ -82,8 +91,14 @@ impl Head {
     }
 
     /// x `[B, in]` → `[B, out]`.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(linear(x, &self.weight, &self.bias, Activation::Identity)?)
+    fn forward(&self, x: &Tensor, squash: Squash) -> Result<Tensor> {
+        let y = linear(x, &self.weight, &self.bias, Activation::Identity)?;
+        Ok(if squash == Squash::Tanh { y.tanh()? } else { y })
+    }
+
+    /// The same, equal to the bit on every processor.
+    fn forward_exactly(&self, x: &Tensor, squash: Squash) -> Result<Tensor> {
+        Ok(exact_linear(x, &self.weight, &self.bias, squash)?)
     }
 }
 
@@ -124,6 +139,8 @@ pub struct BertForSequenceClassification {
     encoder: Encoder,
     pooler: Head,
     classifier: Head,
+    /// Whether products are those of integers, and what comes out is equal to the bit everywhere.
+    int8: bool,
     device: Device,
 }
 
@@ -152,6 +169,7 @@ impl BertForSequenceClassification {
         Ok(Self {
             config: config.clone(),
             device: parameters.word.value.device().clone(),
+            int8: parameters.is_int8(),
             encoder: Encoder::new(parameters, options)?,
             pooler: Head::load(weights, "bert.pooler.dense")?,
             classifier: Head::load(weights, "classifier")?,
@@ -193,9 +211,13 @@ impl BertForSequenceClassification {
     /// layer computes no others.
     pub fn window_logits(&self, batch: &Batch, dropout_key: Option<DropoutKey>) -> Result<Tensor> {
         let first = self.encode(batch, dropout_key, Queries::First)?; // [B, H]
-        let pooled = self.pooler.forward(&first)?.tanh()?;
+        if self.int8 {
+            let pooled = self.pooler.forward_exactly(&first, Squash::Tanh)?;
+            return self.classifier.forward_exactly(&pooled, Squash::None);
+        }
+        let pooled = self.pooler.forward(&first, Squash::Tanh)?;
         let drops = Dropouts { config: &self.config, key: dropout_key };
         let pooled = dropout(&pooled, drops.classifier())?;
-        self.classifier.forward(&pooled)
+        self.classifier.forward(&pooled, Squash::None)
     }
 }

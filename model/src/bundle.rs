@@ -39,7 +39,7 @@ pub struct Manifest {
     pub temperature: f64,
     /// A label whose probability is below it is reported as unsure.
     pub threshold: f64,
-    /// How weights are stored: `f32` or `f16`.
+    /// How weights are stored: `f32`, `f16` or `int8`.
     pub precision: String,
     /// The other files, by what they are: [`MODEL`] and [`TOKENIZER`].
     pub files: BTreeMap<String, FileEntry>,
@@ -210,7 +210,7 @@ impl Manifest {
         if !(0.0..=1.0).contains(&self.threshold) {
             return fail(format!("threshold is {}", self.threshold));
         }
-        if !["f32", "f16"].contains(&self.precision.as_str()) {
+        if !["f32", "f16", "int8"].contains(&self.precision.as_str()) {
             return fail(format!("precision {:?} is unknown", self.precision));
         }
         for name in [MODEL, TOKENIZER] {

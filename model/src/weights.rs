@@ -12,9 +12,14 @@ use safetensors::SafeTensors;
 
 use crate::{BertConfig, ModelError, Result};
 
+mod quantised;
+
+pub use quantised::to_int8_safetensors;
+
 const PARTS: [&str; 3] = ["query", "key", "value"];
 
-/// Tensors by their names in this crate, all f32.
+/// Tensors by their names in this crate, all f32, but for weights in integers, which have their
+/// scales beside them under `…weight_scale`.
 #[derive(Debug, Clone, Default)]
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
@@ -74,6 +79,18 @@ impl Weights {
                 && matches!(missing, Missing::Initialise { .. });
             if refit {
                 found.remove(&name);
+            }
+            if let Some((original, view)) = found.get(&name)
+                && view.dtype() == safetensors::Dtype::U8
+            {
+                let scale_name = format!("{name}_scale");
+                let scale = found.get(&scale_name).map(|(_, view)| view);
+                let (tensor, scale) = quantised::read(original, view, scale, &shape)?;
+                found.remove(&name);
+                found.remove(&scale_name);
+                weights.insert(name, tensor);
+                weights.insert(scale_name, scale);
+                continue;
             }
             let tensor = match (found.remove(&name), missing) {
                 (Some((original, view)), _) => read(&original, &view, &shape, device)?,
@@ -365,11 +382,19 @@ fn fuse(
 ) -> Result<BTreeMap<String, Tensor>> {
     for layer in 0..config.num_hidden_layers {
         let prefix = format!("bert.encoder.layer.{layer}.attention.self");
-        for kind in ["weight", "bias"] {
+        for kind in ["weight", "weight_scale", "bias"] {
             let parts: Vec<Tensor> = PARTS
                 .iter()
                 .filter_map(|part| checkpoint.remove(&format!("{prefix}.{part}.{kind}")))
                 .collect();
+            if parts.is_empty() && kind == "weight_scale" {
+                continue;
+            }
+            if parts.len() != PARTS.len() {
+                return Err(ModelError::Weights(format!(
+                    "{prefix}: some of {kind} are stored in integers and others are not"
+                )));
+            }
             checkpoint.insert(format!("{prefix}.qkv.{kind}"), Tensor::cat(&parts, 0)?);
         }
     }

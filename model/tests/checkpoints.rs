@@ -3,7 +3,7 @@
 mod support;
 
 use candle_core::{DType, Tensor};
-use pagebert_model::weights::Missing;
+use pagebert_model::weights::{Missing, to_int8_safetensors};
 use pagebert_model::{BertConfig, BertForSequenceClassification, Weights};
 use serde_json::{Map, Value, json};
 use support::*;
@@ -139,4 +139,54 @@ fn malformed_weights_are_named() {
     }
     let message = load(&whole, &wider);
     assert!(message.contains("intermediate.dense"), "another configuration: {message}");
+}
+
+#[test]
+fn integers_that_are_malformed_are_named() {
+    let config = tiny_config();
+    let good = to_int8_safetensors(&tiny_weights(&config)).unwrap();
+    let load = |bytes: &[u8]| Weights::from_safetensors(bytes, &config, Missing::Refuse, &CPU);
+    let (weights, report) = load(&good).unwrap();
+    assert!(report.unused.is_empty(), "{report:?}");
+    let word = weights.get("bert.embeddings.word_embeddings.weight").unwrap();
+    assert_eq!(word.dtype(), DType::U8);
+
+    let file = safetensors::SafeTensors::deserialize(&good).unwrap();
+    let weight = "bert.encoder.layer.1.intermediate.dense.weight";
+    let scale = format!("{weight}_scale");
+    // One tensor replaced, or left out.
+    let broken = |name: &str, change: Option<&dyn Fn(&mut Vec<u8>, &mut Vec<usize>)>| {
+        let mut parts = Vec::new();
+        for (found, view) in file.tensors() {
+            let (mut data, mut shape) = (view.data().to_vec(), view.shape().to_vec());
+            if found == name {
+                let Some(change) = change else { continue };
+                change(&mut data, &mut shape);
+            }
+            parts.push((found, view.dtype(), shape, data));
+        }
+        let views = parts.iter().map(|(name, dtype, shape, data)| {
+            (name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
+        });
+        let bytes = safetensors::serialize(views, None).unwrap();
+        load(&bytes).unwrap_err().to_string()
+    };
+    let nan = |data: &mut Vec<u8>, _: &mut Vec<usize>| {
+        data[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
+    };
+    let swapped = |_: &mut Vec<u8>, shape: &mut Vec<usize>| shape.reverse();
+    let zero = |data: &mut Vec<u8>, _: &mut Vec<usize>| data[3] = 0;
+    let high = |data: &mut Vec<u8>, _: &mut Vec<usize>| data[3] = 128;
+    type Change<'a> = Option<&'a dyn Fn(&mut Vec<u8>, &mut Vec<usize>)>;
+    let cases: [(&str, Change<'_>, &str); 5] = [
+        (&scale, None, "weight_scale is missing"),
+        (&scale, Some(&nan), "holds NaN at 1"),
+        (weight, Some(&swapped), "has shape [32, 80]"),
+        (weight, Some(&zero), "holds 0 at 3"),
+        (weight, Some(&high), "holds 128 at 3"),
+    ];
+    for (name, change, expected) in cases {
+        let said = broken(name, change);
+        assert!(said.contains(expected) && said.contains(weight), "{said}");
+    }
 }

@@ -14,6 +14,7 @@ use pagebert_model::bundle::{
 };
 use pagebert_model::classify::Classifier;
 use pagebert_model::tokenize::CompactTokenizer;
+use pagebert_model::weights::to_int8_safetensors;
 use serde_json::{Map, Value, json};
 
 use crate::UsageError;
@@ -27,6 +28,10 @@ use crate::metrics::{Report, most_probable};
 use crate::progress::{Console, human_bytes};
 use crate::run_record::{RunRecord, now};
 
+/// Points of accuracy that a bundle may lose without a warning.
+const MOST_LOST: f64 = 0.3;
+/// Rows of which such a warning says what became of them.
+const ROWS_SHOWN: usize = 10;
 const WEIGHTS_FILE: &str = "model.safetensors";
 const TOKENIZER_FILE: &str = "tokenizer.txt";
 
@@ -35,7 +40,7 @@ const TOKENIZER_FILE: &str = "tokenizer.txt";
 /// # Errors
 /// [`UsageError`] for what the user can set right; anything else is a failure.
 pub fn run(args: &ExportArgs, console: &Console) -> Result<()> {
-    let precision = args.precision.supported()?;
+    let precision = args.precision;
     set_threads(args.threads)?;
     check_target(&args.out)?;
     if let ModelFolder::Bundle(folder) = ModelFolder::find(&args.run)? {
@@ -49,12 +54,12 @@ pub fn run(args: &ExportArgs, console: &Console) -> Result<()> {
     let tokenizer = compact_tokenizer(&files)?;
     let record = RunRecord::read(&args.run)?;
     let checkpoint = Checkpoint::load(files, &Device::Cpu)?;
-    let dtype = match precision {
-        BundlePrecision::F32 => DType::F32,
-        BundlePrecision::F16 => DType::F16,
-        BundlePrecision::Int8 => bail!("int8 is refused above"),
+    let weights = match precision {
+        BundlePrecision::F32 => checkpoint.weights.to_safetensors(DType::F32),
+        BundlePrecision::F16 => checkpoint.weights.to_safetensors(DType::F16),
+        BundlePrecision::Int8 => to_int8_safetensors(&checkpoint.weights),
     };
-    let weights = checkpoint.weights.to_safetensors(dtype).map_err(|error| {
+    let weights = weights.map_err(|error| {
         UsageError(format!("--precision {}: {error} (--precision f32)", precision.name()))
     })?;
     let mut manifest = manifest(&checkpoint, record.as_ref(), precision, &weights, &tokenizer)?;
@@ -203,17 +208,33 @@ fn compare(
     let truths: Vec<u32> = rows.iter().map(|row| row.label).collect();
     let (before, logits) = measure(original, &texts, &truths, console)?;
     let (after, bundled_logits) = measure(bundled, &texts, &truths, console)?;
-    let flipped = logits
-        .iter()
-        .zip(&bundled_logits)
-        .filter(|(a, b)| most_probable(a) != most_probable(b))
-        .count();
+    let pairs = logits.iter().zip(&bundled_logits).enumerate();
+    let flipped: Vec<usize> = pairs
+        .filter(|(_, (a, b))| most_probable(a) != most_probable(b))
+        .map(|(row, _)| row)
+        .collect();
     console.note(format!(
-        "test accuracy {:.2} % as trained, {:.2} % as bundled; {flipped} of {} labels differ",
+        "test accuracy {:.2} % as trained, {:.2} % as bundled; {} of {} labels differ",
         100.0 * before.accuracy,
         100.0 * after.accuracy,
+        flipped.len(),
         rows.len()
     ));
+    let lost = 100.0 * (before.accuracy - after.accuracy);
+    if lost > MOST_LOST {
+        let labels = original.classifier.labels();
+        let shown = flipped.iter().take(ROWS_SHOWN).map(|row| {
+            let (before, after) =
+                (most_probable(&logits[*row]), most_probable(&bundled_logits[*row]));
+            let text: String = texts[*row].chars().take(60).collect();
+            format!("\n  {text:?}: {} became {}", labels[before], labels[after])
+        });
+        console.warn(format!(
+            "the bundle is {lost:.2} points worse than the model. --precision f16 keeps its answers. \
+             The first labels that differ:{}",
+            shown.collect::<String>()
+        ));
+    }
     let Report { rows, accuracy, macro_f1, loss, .. } = after;
     Ok(Some(Metrics { split: "test".into(), rows, accuracy, macro_f1, loss }))
 }

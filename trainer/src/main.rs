@@ -32,10 +32,7 @@ fn run(command: &Command, console: &Console) -> anyhow::Result<()> {
         Command::Train(args) => pagebert::train::run(args, console),
         Command::Evaluate(args) => pagebert::evaluate::run(args, console),
         Command::Predict(args) => pagebert::predict::run(args, console),
-        Command::Export(args) => {
-            args.precision.supported()?;
-            pagebert::export::run(args, console)
-        }
+        Command::Export(args) => pagebert::export::run(args, console),
         Command::Site(args) => pagebert::site::run(args, console),
         Command::Serve(args) => pagebert::serve::run(args, console),
         Command::Devices(args) if args.selftest => {

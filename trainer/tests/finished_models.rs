@@ -87,7 +87,7 @@ fn a_bundle_answers_as_its_checkpoint() {
     let project = Project::new(200);
     project.train("run", &["epochs=2", "lr=1e-3"]).ok();
     let said = |model: &str| project.run(&["predict", model, "good story", "hate it"]).ok().lines();
-    for (precision, bound) in [("f32", 1e-6), ("f16", 2e-3)] {
+    for (precision, bound) in [("f32", 1e-6), ("f16", 2e-3), ("int8", 0.1)] {
         let told =
             project.run(&["export", "run", "--out", "bundle", "--precision", precision]).ok();
         assert!(told.err.contains("test accuracy"), "{}", told.err);
@@ -111,6 +111,27 @@ fn a_bundle_answers_as_its_checkpoint() {
     let json = project.run(&["evaluate", "run", "--data", "data.csv", "--json", "-"]).ok();
     let figures: Value = serde_json::from_str(&json.out).unwrap();
     assert!(figures["trained_on"].as_u64().unwrap() > 100, "{figures}");
+}
+
+#[test]
+fn integers_answer_the_same_on_every_processor_and_beside_any_neighbour() {
+    let project = Project::new(60);
+    project.train("run", &["epochs=1", "lr=1e-3"]).ok();
+    project.run(&["export", "run", "--out", "bundle"]).ok();
+    let texts = ["good", "hate it, and the story, and all of it", "the film. ".repeat(100).leak()];
+    let answers = |isa: &str, texts: &[&str]| -> Vec<String> {
+        let mut command = pagebert(project.folder.path(), &["predict", "bundle"]);
+        let said = command.args(texts).env("PAGEBERT_ISA", isa).output().unwrap();
+        assert!(said.status.success(), "{said:?}");
+        String::from_utf8(said.stdout).unwrap().lines().map(str::to_string).collect()
+    };
+    let expected = answers("base", &texts);
+    for isa in ["avx2", "avx512", "amx"] {
+        assert_eq!(answers(isa, &texts), expected, "{isa}");
+    }
+    for (text, expected) in texts.iter().zip(&expected) {
+        assert_eq!(&answers("base", &[text])[0], expected);
+    }
 }
 
 #[test]

@@ -2,18 +2,46 @@
 
 use super::encoder::Norm;
 use super::parallel::{BLOCK, add_up, blocks, for_each};
-use super::{Buffer, dispatch, encoder};
+use super::{Buffer, dispatch, encoder, int8};
 use crate::Dropout;
 use crate::gradients::GradientSlot;
 
 /// The tables' rows that a batch needs, and where their gradients go.
 pub struct Tables<'a> {
-    /// `[V, H]`
-    pub word: &'a [f32],
+    /// The word table.
+    pub word: Words<'a>,
     /// `[P, H]`
     pub position: &'a [f32],
     /// The first segment's row, `[H]`.
     pub segment: &'a [f32],
+}
+
+/// The word table.
+#[derive(Debug, Clone, Copy)]
+pub enum Words<'a> {
+    /// `[V, H]`
+    Float(&'a [f32]),
+    /// In 4 bits, see [`int8::expand_row`].
+    Int4 {
+        /// `[V, H / 2]`
+        bytes: &'a [u8],
+        /// `[V, H / 32]`
+        scales: &'a [f32],
+    },
+}
+
+impl Words<'_> {
+    fn row(&self, id: usize, out: &mut [f32]) {
+        let hidden = out.len();
+        match self {
+            Self::Float(word) => out.copy_from_slice(&word[id * hidden..][..hidden]),
+            Self::Int4 { bytes, scales } => {
+                let (half, groups) = (hidden / 2, hidden / int8::TABLE_GROUP);
+                let (bytes, scales) = (&bytes[id * half..][..half], &scales[id * groups..]);
+                int8::expand_row(bytes, &scales[..groups], out);
+            }
+        }
+    }
 }
 
 /// Where the tables' gradients go.
@@ -68,9 +96,7 @@ pub fn forward(
         for (row, inverse) in inverse.iter_mut().enumerate() {
             let token = index * BLOCK + row;
             let at = row * hidden..(row + 1) * hidden;
-            sum.copy_from_slice(
-                &tables.word[lookup.input_ids[token] as usize * hidden..][..hidden],
-            );
+            tables.word.row(lookup.input_ids[token] as usize, &mut sum);
             let position = lookup.position_ids[token] as usize * hidden;
             encoder::norm_row(
                 &mut sum,

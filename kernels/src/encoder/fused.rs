@@ -9,8 +9,9 @@ use super::{
     Precision,
 };
 use crate::cpu::attention::Queries;
-use crate::cpu::embeddings::{self, Lookup, SavedEmbeddings, TableGradients, Tables};
+use crate::cpu::embeddings::{self, Lookup, SavedEmbeddings, TableGradients, Tables, Words};
 use crate::cpu::encoder::{Layer, Linear, Norm, Rows, Saved};
+use crate::cpu::int8::{Int8Panels, WEIGHT_LIMIT, WEIGHT_ZERO};
 use crate::cpu::{Bf16, Buffer, Element};
 
 /// What clones of an encoder share.
@@ -181,15 +182,21 @@ impl Inner {
         input: &EncoderInput,
         keep: bool,
     ) -> Result<(Buffer<f32>, Option<SavedEmbeddings>)> {
-        let EncoderParameters { word, position, token_type, .. } = &self.parameters;
-        with(&word.value, |word| {
+        let EncoderParameters { word, word_scale, position, token_type, .. } = &self.parameters;
+        let look_up = |word: Words<'_>| {
             with(&position.value, |position| {
                 with(&token_type.value, |segments| {
                     let tables = Tables { word, position, segment: &segments[..self.hidden] };
                     Ok(embeddings::forward(&tables, lookup(norm, input), keep))
                 })
             })
-        })
+        };
+        match word_scale {
+            None => with(&word.value, |word| look_up(Words::Float(word))),
+            Some(scales) => with_bytes(&word.value, |bytes| {
+                with(scales, |scales| look_up(Words::Int4 { bytes, scales }))
+            }),
+        }
     }
 
     /// The last layer computes what is asked for; the others all rows.
@@ -239,6 +246,19 @@ fn lookup<'a>(norm: &'a Norm, input: &'a EncoderInput) -> Lookup<'a> {
 }
 
 fn pack_linear<E: Element>(linear: &LinearParameters) -> Result<Linear<E>> {
+    if let Some(scale) = &linear.weight_scale {
+        let inputs = linear.weight.value.dim(1)?;
+        let bias = copy(&linear.bias)?;
+        return with_bytes(&linear.weight.value, |bytes| {
+            with(scale, |scale| {
+                let value = |output: usize, input: usize| {
+                    (bytes[output * inputs + input].wrapping_sub(WEIGHT_ZERO) as i8)
+                        .clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+                };
+                Ok(Linear::int8(Int8Panels::new(value, scale, inputs), bias, inputs))
+            })
+        });
+    }
     let gradients = linear.weight.gradient.clone().zip(linear.bias.gradient.clone());
     let bias = copy(&linear.bias)?;
     with(&linear.weight.value, |weight| Ok(Linear::new(weight, bias, gradients)))
@@ -255,6 +275,16 @@ fn copy_norm(norm: &NormParameters) -> Result<Norm> {
 
 fn copy(parameter: &Parameter) -> Result<Vec<f32>> {
     with(&parameter.value, |values| Ok(values.to_vec()))
+}
+
+/// Lends a tensor's bytes out.
+fn with_bytes<T>(tensor: &Tensor, use_it: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::U8(data)), Some((from, to))) => use_it(&data[from..to]),
+        _ => bail!("a kernel was given a tensor that is not contiguous u8 on the processor"),
+    }
 }
 
 /// Lends a tensor's elements out.

@@ -1,9 +1,10 @@
 //! The encoder's twin.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::{EmbeddingTables, LayerNorm, attention, dropout_add_layer_norm, embeddings_layer_norm};
 use crate::cpu::attention::Queries;
+use crate::cpu::int8::{TABLE_GROUP, WEIGHT_ZERO};
 use crate::encoder::{
     EncoderInput, EncoderParameters, LayerParameters, LinearParameters, NormParameters, Precision,
 };
@@ -17,8 +18,12 @@ pub fn encoder(
     precision: Precision,
 ) -> Result<Tensor> {
     let device = parameters.word.value.device();
+    let word = match &parameters.word_scale {
+        None => parameters.word.value.clone(),
+        Some(scale) => expand_table(&parameters.word.value, scale)?,
+    };
     let tables = EmbeddingTables {
-        word: parameters.word.value.clone(),
+        word,
         position: parameters.position.value.clone(),
         token_type: parameters.token_type.value.clone(),
     };
@@ -72,8 +77,27 @@ fn layer(
 
 fn linear(x: &Tensor, parameters: &LinearParameters, activation: Activation) -> Result<Tensor> {
     let weight = parameters.weight.value.to_dtype(x.dtype())?;
+    let weight = match &parameters.weight_scale {
+        None => weight,
+        Some(scale) => {
+            let zero = f64::from(WEIGHT_ZERO);
+            (weight - zero)?.broadcast_mul(&scale.to_dtype(x.dtype())?.unsqueeze(1)?)?
+        }
+    };
     let bias = parameters.bias.value.to_dtype(x.dtype())?;
     super::linear(x, &weight, &bias, activation)
+}
+
+/// A table of 4-bit rows, u8 `[V, H / 2]`, as f32 `[V, H]`.
+fn expand_table(bytes: &Tensor, scale: &Tensor) -> Result<Tensor> {
+    let (rows, half) = bytes.dims2()?;
+    let bytes = bytes.to_dtype(DType::F32)?;
+    let upper = (&bytes / 16.0)?.floor()?;
+    let lower = (bytes - (&upper * 16.0)?)?;
+    let values = (Tensor::stack(&[lower, upper], 2)? - 8.0)?; // [V, H / 2, 2]
+    let groups = 2 * half / TABLE_GROUP;
+    let values = values.reshape((rows, groups, TABLE_GROUP))?;
+    values.broadcast_mul(&scale.unsqueeze(2)?)?.reshape((rows, 2 * half))
 }
 
 fn norm(parameters: &NormParameters) -> LayerNorm {

@@ -68,9 +68,3 @@ fn contradictions_are_refused() {
         assert_eq!(code, 2, "{line}");
     }
 }
-
-#[test]
-fn int8_is_not_promised_yet() {
-    assert!(BundlePrecision::Int8.supported().is_err());
-    assert_eq!(BundlePrecision::F16.supported().map(BundlePrecision::name), Ok("f16"));
-}

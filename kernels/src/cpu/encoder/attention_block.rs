@@ -49,19 +49,27 @@ impl<E: Element> Layer<E> {
         let mut qkv = Buffer::any(tokens * 3 * hidden);
         let tasks = blocks(&mut rounded, tokens, x_ld).into_iter();
         let tasks = tasks.zip(blocks(&mut qkv, tokens, 3 * hidden)).collect();
-        let columns = E::kernel().columns;
+        let (columns, exact) = (self.qkv.forward.columns(), self.qkv.forward.is_exact());
         for_each(tasks, |index, (rounded, qkv): (&mut [E], &mut [E])| {
             let count = rounded.len() / x_ld;
             round_rows(&x[index * BLOCK * hidden..][..count * hidden], hidden, x_ld, rounded);
             let operand = whole_rows(rounded, x_ld, count);
-            multiply(&operand, x_ld, count, &self.qkv.forward, |first, products| {
+            self.qkv.forward.multiply(&operand, x_ld, (count, hidden), |first, products| {
                 let panel = Panel::new(products, columns, first, 3 * hidden);
                 add_bias(&panel, &self.qkv.bias, qkv, 3 * hidden);
             });
         });
 
         let shape = self.shape(rows, drop);
-        let context = attention::forward(&qkv, shape);
+        let context = if exact {
+            // Integers are for f32 alone, so nothing is converted.
+            let rows = crate::cpu::int8::attention(bytemuck::cast_slice(&qkv), shape);
+            let mut context = Buffer::any(rows.len());
+            context.copy_from_slice(bytemuck::cast_slice(&rows));
+            context
+        } else {
+            attention::forward(&qkv, shape)
+        };
         let out_rows = shape.rows();
         let chosen = rows.chosen();
         let mut out = Buffer::<f32>::any(out_rows * hidden);
@@ -76,7 +84,9 @@ impl<E: Element> Layer<E> {
             let context = &context[first_row * hidden..][..count * hidden];
             let mut y = Buffer::<f32>::zeros(count * hidden);
             let operand = operand(context, hidden, x_ld, count);
-            multiply(&operand, x_ld, count, &self.attention_output.forward, |first, products| {
+            let columns = self.attention_output.forward.columns();
+            let forward = &self.attention_output.forward;
+            forward.multiply(&operand, x_ld, (count, hidden), |first, products| {
                 add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
             });
             for (row, inverse) in inverse.iter_mut().enumerate() {

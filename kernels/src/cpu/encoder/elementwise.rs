@@ -1,7 +1,7 @@
 //! What happens to a panel's products on their way out.
 
 use crate::Activation;
-use crate::cpu::math::normal;
+use crate::cpu::math::{normal, tanh};
 use crate::cpu::{Element, dispatch};
 
 /// A panel's products `[rows, columns]`, and where they go.
@@ -15,12 +15,14 @@ pub struct Panel<'a> {
     pub first: usize,
     /// How many of them there are in the whole.
     pub width: usize,
+    /// Whether the result must be equal to the bit on every processor.
+    pub exact: bool,
 }
 
 impl<'a> Panel<'a> {
     /// A panel of a layer with so many outputs.
     pub fn new(products: &'a [f32], columns: usize, first: usize, outputs: usize) -> Self {
-        Self { products, columns, first, width: columns.min(outputs - first) }
+        Self { products, columns, first, width: columns.min(outputs - first), exact: false }
     }
 
     #[inline(always)]
@@ -84,6 +86,12 @@ pub fn activate<E: Element>(
             *before = E::new(x + bias);
         }
         match activation {
+            Activation::Gelu if panel.exact => {
+                for (out, x) in out.iter_mut().zip(&*before) {
+                    let x = x.get();
+                    *out = E::new(x * normal::<false>(x).0);
+                }
+            }
             Activation::Gelu => {
                 for (out, x) in out.iter_mut().zip(&*before) {
                     let x = x.get();
@@ -174,7 +182,7 @@ pub fn column_sums<E: Element>(rows: &[E], ld: usize, width: usize, sums: &mut [
 fn gelu_tanh(x: f32) -> (f32, f32) {
     const ROOT: f32 = 0.797_884_6; // √(2/π)
     const CUBIC: f32 = 0.044_715;
-    let t = (ROOT * (x + CUBIC * x * x * x)).tanh();
+    let t = tanh(ROOT * (x + CUBIC * x * x * x));
     let inner = ROOT * (1.0 + 3.0 * CUBIC * x * x);
     (0.5 * x * (1.0 + t), 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * inner)
 }

@@ -31,12 +31,12 @@ impl<E: Element> Layer<E> {
         let (hidden, wide) = (self.output.outputs, self.intermediate.outputs);
         let (x_ld, wide_ld) = (ld::<E>(hidden), ld::<E>(wide));
         let rows = x.len() / hidden;
-        let columns = E::kernel().columns;
+        let columns = self.intermediate.forward.columns();
         let mut out = Buffer::<f32>::any(rows * hidden);
         let mut rounded = room(rows, hidden, x_ld);
         // Nothing but the backward pass looks at these again.
         let kept = if keep { rows } else { 0 };
-        let panels_width = self.intermediate.forward.count * columns;
+        let panels_width = self.intermediate.forward.count() * columns;
         let mut before = Buffer::any(kept * panels_width);
         let mut norm = SavedNorm::new(kept, hidden);
         let mut before_blocks = blocks(&mut before, kept, panels_width).into_iter();
@@ -53,25 +53,26 @@ impl<E: Element> Layer<E> {
             let first_row = index * BLOCK;
             let x = &x[first_row * hidden..][..count * hidden];
             round_rows(x, hidden, x_ld, rounded);
-            let spare = if kept.is_none() { count } else { 0 };
-            let mut spare = (
-                Buffer::any(spare * panels_width),
-                Buffer::any(spare * hidden),
-                Buffer::any(spare),
-            );
+            // What went into the activation is kept, or passes through one panel's room.
+            let (spare, panel_at) = if kept.is_none() { (count, 0) } else { (0, 1) };
+            let mut spare =
+                (Buffer::any(spare * columns), Buffer::any(spare * hidden), Buffer::any(spare));
             let (before, normed, inverse) =
                 kept.unwrap_or((&mut *spare.0, &mut *spare.1, &mut *spare.2));
             let padded_rows = count.next_multiple_of(E::kernel().rows);
             let mut inner = room(padded_rows, wide, wide_ld);
             let operand = whole_rows(rounded, x_ld, count);
-            multiply(&operand, x_ld, count, &self.intermediate.forward, |first, products| {
-                let panel = Panel::new(products, columns, first, wide);
+            let forward = &self.intermediate.forward;
+            forward.multiply(&operand, x_ld, (count, hidden), |first, products| {
+                let mut panel = Panel::new(products, columns, first, wide);
+                panel.exact = forward.is_exact();
                 let bias = &self.intermediate.bias;
-                let before = &mut before[first * count..][..columns * count];
+                let before = &mut before[panel_at * first * count..][..columns * count];
                 activate(&panel, bias, self.activation, before, &mut inner, wide_ld);
             });
             let mut y = Buffer::<f32>::zeros(count * hidden);
-            multiply(&inner, wide_ld, count, &self.output.forward, |first, products| {
+            let columns = self.output.forward.columns();
+            self.output.forward.multiply(&inner, wide_ld, (count, wide), |first, products| {
                 add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
             });
             for (row, inverse) in inverse.iter_mut().enumerate() {
@@ -110,7 +111,7 @@ impl<E: Element> Layer<E> {
             dx.fill(0.0);
             return dx;
         };
-        let intermediate_panels = self.intermediate.forward.count;
+        let intermediate_panels = self.intermediate.forward.count();
         let mut outer_operands = Operands::new(rows, &self.output);
         let mut inner_operands = Operands::new(rows, &self.intermediate);
         // For each block: sums for the norm and the second bias, then for the first bias.

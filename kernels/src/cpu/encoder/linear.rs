@@ -4,6 +4,7 @@ use std::ops::Deref;
 
 use crate::cpu::adamw::squares_of;
 use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS, Product, prefetch};
+use crate::cpu::int8::Int8Panels;
 use crate::cpu::pack::{Panels, rows_to_columns, rows_to_panels};
 use crate::cpu::parallel::{BLOCK, for_each, pieces};
 use crate::cpu::{Buffer, Element, element::padded};
@@ -18,7 +19,7 @@ pub struct Linear<E: Element> {
     /// `[out]`
     pub bias: Vec<f32>,
     /// For the forward pass.
-    pub forward: Panels<E>,
+    pub forward: Forward<E>,
     /// For the input's gradient, where there is to be one.
     pub backward: Option<Panels<E>>,
     /// Where the weight's and the bias's gradients go.
@@ -36,8 +37,66 @@ impl<E: Element> Linear<E> {
         let inputs = weight.len() / outputs.max(1);
         let shape = (outputs, inputs);
         let backward = gradients.is_some().then(|| Panels::straight(weight, shape));
-        let forward = Panels::transposed(weight, shape);
+        let forward = Forward::Float(Panels::transposed(weight, shape));
         Self { inputs, outputs, bias, forward, backward, gradients }
+    }
+
+    /// Packs integers `[out, in]`, for inference.
+    pub fn int8(panels: Int8Panels, bias: Vec<f32>, inputs: usize) -> Self {
+        let outputs = bias.len();
+        let forward = Forward::Int8(panels);
+        Self { inputs, outputs, bias, forward, backward: None, gradients: None }
+    }
+}
+
+/// A weight of the forward pass: the one thing in which inference in integers differs.
+pub enum Forward<E: Element> {
+    /// In the operands' own type.
+    Float(Panels<E>),
+    /// In 8-bit integers.
+    Int8(Int8Panels),
+}
+
+impl<E: Element> Forward<E> {
+    /// Columns of a panel.
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Float(_) => E::kernel().columns,
+            Self::Int8(panels) => panels.columns(),
+        }
+    }
+
+    /// How many panels.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Float(panels) => panels.count,
+            Self::Int8(panels) => panels.count(),
+        }
+    }
+
+    /// Whether what is computed must be equal to the bit on every processor.
+    pub fn is_exact(&self) -> bool {
+        matches!(self, Self::Int8(_))
+    }
+
+    /// Multiplies up to [`BLOCK`] rows, `ld` apart; see [`multiply`].
+    pub fn multiply(
+        &self,
+        rows: &[E],
+        ld: usize,
+        (count, inputs): (usize, usize),
+        epilogue: impl FnMut(usize, &[f32]),
+    ) {
+        match self {
+            Self::Float(panels) => multiply(rows, ld, count, panels, epilogue),
+            Self::Int8(panels) => {
+                let mut x = Buffer::<f32>::any(count * inputs);
+                for (x, row) in x.chunks_exact_mut(inputs).zip(rows.chunks(ld)) {
+                    x.iter_mut().zip(row).for_each(|(x, e)| *x = e.get());
+                }
+                panels.multiply(&x, inputs, count, epilogue);
+            }
+        }
     }
 }
 

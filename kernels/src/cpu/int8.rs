@@ -1,0 +1,119 @@
+//! Products in 8-bit integers, for inference: per-token activations of 7 bits, per-output weights
+//! of 7.
+//!
+//! Jacob et al., Quantization and training of neural networks for efficient integer-arithmetic-only
+//! inference (2018), with a scale for each row on both sides. Owns quantising, packing, and the
+//! choice of a tile. Integer products are the same on every processor, and the floats around them
+//! are made so: no fused multiply-add, one order of sums. So what comes out is equal to the bit
+//! natively and in every WebAssembly build.
+
+mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+mod panels;
+mod plain;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+mod relaxed;
+mod rows;
+#[cfg(all(
+    target_arch = "wasm32",
+    target_feature = "simd128",
+    not(target_feature = "relaxed-simd")
+))]
+mod simd128;
+mod table;
+#[cfg(target_arch = "x86_64")]
+mod vnni;
+
+pub use attention::forward as attention;
+pub use panels::{Int8Panels, quantise_weights};
+pub use table::{GROUP as TABLE_GROUP, expand_row};
+
+/// Weights lie in −63…63: two products with a 7-bit activation then fit 16 bits, and so do four.
+pub const WEIGHT_LIMIT: i8 = 63;
+/// What is added to a weight where it is stored as an unsigned byte.
+pub const WEIGHT_ZERO: u8 = 64;
+
+/// The summed dimension is padded with zeros to a multiple of this.
+const DEPTH: usize = 8;
+
+/// One instruction set's way to multiply.
+#[derive(Debug, Clone, Copy)]
+pub struct Tile {
+    /// A product's rows are padded to a multiple of this.
+    pub rows: usize,
+    /// Columns of a panel.
+    pub columns: usize,
+    /// So many consecutive elements of the summed dimension lie together in a panel.
+    pub group: usize,
+    /// Bytes of an activation.
+    pub activation_bytes: usize,
+    run: unsafe fn(&Raw),
+}
+
+/// Operands of one panel, whose bounds were checked.
+struct Raw {
+    /// Rows of activations, `a_stride` bytes apart.
+    a: *const u8,
+    a_stride: usize,
+    /// The panel, `[depth / group, columns, group]`.
+    b: *const i8,
+    depth: usize,
+    rows: usize,
+    /// `[rows, columns]`
+    c: *mut i32,
+}
+
+/// The best tile that there is here.
+pub fn tile() -> Tile {
+    #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+    return relaxed::TILE;
+    #[cfg(all(
+        target_arch = "wasm32",
+        target_feature = "simd128",
+        not(target_feature = "relaxed-simd")
+    ))]
+    return simd128::TILE;
+    #[cfg(target_arch = "x86_64")]
+    {
+        if super::isa() >= super::Isa::Avx512 && vnni::is_there() {
+            return vnni::TILE;
+        }
+        if super::isa() >= super::Isa::Avx2 {
+            return avx2::TILE;
+        }
+    }
+    #[allow(unreachable_code)]
+    plain::TILE
+}
+
+impl Tile {
+    /// Products of rows of activations, `a_stride` bytes apart, with one panel:
+    /// `[rows, columns]`.
+    ///
+    /// # Panics
+    /// When an operand is too short for the product: a caller's mistake.
+    fn multiply(
+        &self,
+        (a, a_stride): (&[u8], usize),
+        panel: &[i8],
+        depth: usize,
+        rows: usize,
+        c: &mut [i32],
+    ) {
+        if rows == 0 {
+            return;
+        }
+        assert!(rows.is_multiple_of(self.rows) && depth.is_multiple_of(DEPTH));
+        assert!(a.len() >= (rows - 1) * a_stride + depth * self.activation_bytes);
+        assert!(panel.len() >= depth * self.columns && c.len() >= rows * self.columns);
+        let raw =
+            Raw { a: a.as_ptr(), a_stride, b: panel.as_ptr(), depth, rows, c: c.as_mut_ptr() };
+        // SAFETY: a tile exists only where its instructions do (`tile` above), and every element
+        // that it touches is within the bounds asserted here.
+        unsafe { (self.run)(&raw) }
+    }
+}
+
+#[cfg(test)]
+mod tests;
