@@ -155,7 +155,8 @@ fn integers_that_are_malformed_are_named() {
     let weight = "bert.encoder.layer.1.intermediate.dense.weight";
     let scale = format!("{weight}_scale");
     // One tensor replaced, or left out.
-    let broken = |name: &str, change: Option<&dyn Fn(&mut Vec<u8>, &mut Vec<usize>)>| {
+    type Change<'a> = Option<&'a dyn Fn(&mut Vec<u8>, &mut Vec<usize>)>;
+    let broken = |name: &str, change: Change<'_>| {
         let mut parts = Vec::new();
         for (found, view) in file.tensors() {
             let (mut data, mut shape) = (view.data().to_vec(), view.shape().to_vec());
@@ -177,7 +178,6 @@ fn integers_that_are_malformed_are_named() {
     let swapped = |_: &mut Vec<u8>, shape: &mut Vec<usize>| shape.reverse();
     let zero = |data: &mut Vec<u8>, _: &mut Vec<usize>| data[3] = 0;
     let high = |data: &mut Vec<u8>, _: &mut Vec<usize>| data[3] = 128;
-    type Change<'a> = Option<&'a dyn Fn(&mut Vec<u8>, &mut Vec<usize>)>;
     let cases: [(&str, Change<'_>, &str); 5] = [
         (&scale, None, "weight_scale is missing"),
         (&scale, Some(&nan), "holds NaN at 1"),
