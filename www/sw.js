@@ -115,8 +115,13 @@
 
   /** @param {string} url @returns {Promise<Response | undefined>} */
   async function kept(url) {
-    const cache = await caches.open(CACHE);
-    return cache.match(url, { ignoreVary: true });
+    try {
+      const cache = await caches.open(CACHE);
+      return await cache.match(url, { ignoreVary: true });
+    } catch {
+      // A browser that has lost its store still has the network.
+      return undefined;
+    }
   }
 
   /** @param {string[]} builds of the engine @param {string} page */
