@@ -1,4 +1,4 @@
-// Owns the worker and the matching of its replies to requests. It must not know what the requests mean.
+// Owns the worker, its threads, and the matching of replies to requests. It must not know what the requests mean.
 
 import { PagebertError, abortedBy } from './errors.js';
 
@@ -14,6 +14,8 @@ import { PagebertError, abortedBy } from './errors.js';
 /** A worker with one promise per request. Requests are carried out in order, one at a time. */
 export class WorkerBridge {
   #worker;
+  /** Workers that compute for the first one. @type {Worker[]} */
+  #threads = [];
   /** @type {Map<number, Pending>} */
   #pending = new Map();
   #nextId = 1;
@@ -62,13 +64,46 @@ export class WorkerBridge {
   }
 
   /**
-   * Stops the worker, whatever it is doing; everything that waits for it is told why.
+   * Starts threads that share the worker's memory; fulfilled when all of them are there.
+   * @param {number} count
+   * @param {object} engine what they need to join in
+   */
+  async addThreads(count, engine) {
+    await Promise.all(Array.from({ length: count }, () => this.#addThread(engine)));
+  }
+
+  /** @param {object} engine @returns {Promise<void>} */
+  #addThread(engine) {
+    if (this.#ended) return Promise.reject(this.#ended);
+    const thread = new Worker(new URL('./thread.js', import.meta.url), { type: 'module', name: 'pagebert thread' });
+    this.#threads.push(thread);
+    return new Promise((resolve, reject) => {
+      /** @param {PagebertError} reason */
+      const fail = (reason) => {
+        this.end(reason);
+        reject(reason);
+      };
+      thread.onmessage = ({ data: { error } }) => {
+        if (error === undefined) resolve();
+        else fail(new PagebertError('engine', `A thread of the engine stopped (${error}). Reload the page.`));
+      };
+      thread.onerror = (event) => {
+        event.preventDefault();
+        fail(new PagebertError('worker', 'A thread could not be started: thread.js, or a module that it imports, is missing or broken. Upload the whole site folder again.'));
+      };
+      thread.postMessage(engine);
+    });
+  }
+
+  /**
+   * Stops the worker and its threads, whatever they are doing; everything that waits for them is told why.
    * @param {PagebertError} reason
    */
   end(reason) {
     if (this.#ended) return;
     this.#ended = reason;
     this.#worker.terminate();
+    for (const thread of this.#threads) thread.terminate();
     for (const id of [...this.#pending.keys()]) this.#settle(id)?.reject(reason);
   }
 

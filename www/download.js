@@ -63,7 +63,35 @@ export async function fetchFresh(url, signal) {
 }
 
 /**
- * A file whose length is known, into one buffer of exactly that length: nothing is copied twice.
+ * A file whose length is known, chunk by chunk; fulfilled when `take` has been called with all of them.
+ * @param {URL} url
+ * @param {number} bytes
+ * @param {Progress} progress
+ * @param {(chunk: Uint8Array<ArrayBuffer>) => void | Promise<void>} take is waited for, so that no more arrives than it can take
+ * @param {AbortSignal} [signal]
+ */
+export async function fetchChunks(url, bytes, progress, take, signal) {
+  const response = await request(url, { signal });
+  let arrived = 0;
+  const reader = /** @type {ReadableStream<Uint8Array<ArrayBuffer>>} */ (response.body).getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      arrived += value.length;
+      if (arrived > bytes) throw wrongSize(url, bytes, 'longer');
+      progress.add(value.length);
+      await take(value);
+    }
+  } catch (cause) {
+    void reader.cancel().catch(() => {});
+    throw cause instanceof PagebertError ? cause : broken(url, signal, cause);
+  }
+  if (arrived !== bytes) throw wrongSize(url, bytes, `only ${arrived}`);
+}
+
+/**
+ * A file whose length is known, into one buffer of exactly that length.
  * @param {URL} url
  * @param {number} bytes
  * @param {Progress} progress
@@ -71,26 +99,12 @@ export async function fetchFresh(url, signal) {
  * @returns {Promise<Uint8Array<ArrayBuffer>>}
  */
 export async function fetchExactly(url, bytes, progress, signal) {
-  const response = await request(url, { signal });
   const content = new Uint8Array(bytes);
   let filled = 0;
-  try {
-    const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      if (filled + value.length > bytes) {
-        void reader.cancel().catch(() => {});
-        throw wrongSize(url, bytes, 'longer');
-      }
-      content.set(value, filled);
-      filled += value.length;
-      progress.add(value.length);
-    }
-  } catch (cause) {
-    throw cause instanceof PagebertError ? cause : broken(url, signal, cause);
-  }
-  if (filled !== bytes) throw wrongSize(url, bytes, `only ${filled}`);
+  await fetchChunks(url, bytes, progress, (chunk) => {
+    content.set(chunk, filled);
+    filled += chunk.length;
+  }, signal);
   return content;
 }
 

@@ -12,12 +12,13 @@
  * - `version`       the bundle was made for another version of Pagebert
  * - `format`        the manifest, the weights or the tokenizer cannot be read
  * - `shape`         a tensor does not fit the configuration
+ * - `memory`        the device does not give as much memory as the model needs
  * - `engine`        the WebAssembly engine could not be started, or stopped while it worked
  * - `worker`        the worker script could not be started, or died
  * - `aborted`       the caller's AbortSignal fired (its reason is the `cause`)
  * - `closed`        the classifier was closed
  *
- * @typedef {'unsupported'|'network'|'http'|'missing_file'|'size'|'hash'|'version'|'format'|'shape'|'engine'|'worker'|'aborted'|'closed'} ErrorCode
+ * @typedef {'unsupported'|'network'|'http'|'missing_file'|'size'|'hash'|'version'|'format'|'shape'|'memory'|'engine'|'worker'|'aborted'|'closed'} ErrorCode
  */
 
 /** An error with a `code` for programs and a `message` for people. */

@@ -1,6 +1,7 @@
 // Owns the conversation with the person: what is typed, when it is classified, what is shown. It must not draw (that is
 // view.js) and must not know how answers come about (that is pagebert.js).
 
+import { forgetFiles, keepFiles, keeperIsThere } from './keep.js';
 import { loadClassifier, PagebertError } from './pagebert.js';
 import * as view from './view.js';
 
@@ -21,6 +22,7 @@ const TITLES = {
   missing_file: 'A file is missing',
   size: 'A file is incomplete',
   hash: 'A file is damaged',
+  memory: 'This device is short of memory',
   version: 'The model needs another version of this page',
 };
 
@@ -41,9 +43,12 @@ async function load() {
   classifier = undefined;
   view.loading({ stage: 'download', loaded: 0, total: 0 });
   try {
+    await keeper;
     classifier = await loadClassifier(MODEL, { onProgress: view.loading });
     view.about(classifier);
+    keepFiles(classifier.build);
   } catch (error) {
+    forgetFiles();
     return fail(error);
   }
   update();
@@ -119,7 +124,8 @@ document.getElementById('classify')?.addEventListener('click', () => {
 });
 document.getElementById('cancel')?.addEventListener('click', cancel);
 document.getElementById('retry')?.addEventListener('click', () => {
-  void load();
+  const keeper = keeperIsThere();
+void load();
   input.focus();
 });
 document.addEventListener('keydown', (event) => {
@@ -131,4 +137,5 @@ document.addEventListener('keydown', (event) => {
   }
 });
 
+const keeper = keeperIsThere();
 void load();

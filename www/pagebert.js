@@ -9,7 +9,7 @@
 // must not compute anything about text: that happens in the worker.
 
 import { WorkerBridge } from './bridge.js';
-import { Progress, fetchExactly, fetchFresh } from './download.js';
+import { Progress, fetchChunks, fetchFresh } from './download.js';
 import { chooseBuild, fetchEngine, requireFeatures } from './engine.js';
 import { PagebertError, abortedBy } from './errors.js';
 
@@ -24,6 +24,9 @@ export { PagebertError } from './errors.js';
  * }} Prediction
  */
 
+/** Chunks of a file that may be on their way to the worker: enough to keep it busy, few enough to need no room. */
+const MOST_WAITING = 8;
+
 /**
  * `download` counts bytes of engine and bundle together; `prepare` is the moment from the last byte to the first answer.
  * @typedef {{stage: 'download' | 'prepare', loaded: number, total: number}} LoadProgress
@@ -35,12 +38,15 @@ export { PagebertError } from './errors.js';
  * @param {string | URL} url the bundle's folder, relative to the page
  * @param {object} [options]
  * @param {(progress: LoadProgress) => void} [options.onProgress]
- * @param {number} [options.threads] at most so many; the engine uses one for now
+ * @param {number} [options.threads] at most so many, and never more than 8; by default one for each of the processor's
+ *   cores but one. Threads need a page that is cross-origin isolated; without that, and with `1`, there is one
+ * @param {import('./engine.js').BuildName} [options.build] this build of the engine and no other, to compare them; by
+ *   default the fastest that the browser can run
  * @param {AbortSignal} [options.signal] stops loading
  * @returns {Promise<Classifier>}
  * @throws {PagebertError} its `code` is listed in errors.js
  */
-export async function loadClassifier(url, { onProgress, signal } = {}) {
+export async function loadClassifier(url, { onProgress, threads, build: asked, signal } = {}) {
   requireFeatures();
   if (signal?.aborted) throw abortedBy(signal);
   const folder = folderUrl(url);
@@ -52,7 +58,7 @@ export async function loadClassifier(url, { onProgress, signal } = {}) {
   const bridge = new WorkerBridge();
   try {
     const [build, manifestBytes] = await Promise.all([
-      chooseBuild(loading.signal),
+      chooseBuild({ threads, build: asked, signal: loading.signal }),
       fetchFresh(new URL('manifest.json', folder), loading.signal),
     ]);
     const manifest = readManifest(manifestBytes);
@@ -64,19 +70,18 @@ export async function loadClassifier(url, { onProgress, signal } = {}) {
     progress.add(0);
 
     const opened = fetchEngine(build, progress, loading.signal)
-      .then(({ glue, wasm }) => bridge.request('start', { glue, wasm }, { transfer: [wasm.buffer] }))
+      .then((fetched) => startEngine(bridge, build, fetched))
       .then(() => bridge.request('open', { manifest: manifestBytes }));
-    const delivered = files.map(async ({ name, url, bytes }) => {
-      const content = await fetchExactly(url, bytes, progress, loading.signal);
-      await opened;
-      await bridge.request('file', { name, bytes: content }, { transfer: [content.buffer] });
+    const delivered = files.map(({ name, url, bytes }) => {
+      const give = giver(bridge, name, opened);
+      return fetchChunks(url, bytes, progress, give, loading.signal).then(() => give());
     });
     await Promise.all([opened, ...delivered]);
 
     const total = files.reduce((sum, { bytes }) => sum + bytes, build.bytes);
     onProgress?.({ stage: 'prepare', loaded: total, total });
     const { labels } = await bridge.request('load', {}, { signal: loading.signal });
-    return new Classifier(bridge, labels, manifest, build.name);
+    return new Classifier(bridge, labels, manifest, build);
   } catch (error) {
     const reason = signal?.aborted ? abortedBy(signal) : error;
     loading.abort(reason);
@@ -95,16 +100,18 @@ export class Classifier {
    * @param {WorkerBridge} bridge
    * @param {string[]} labels
    * @param {any} manifest
-   * @param {string} build
+   * @param {{name: import('./engine.js').BuildName, threads: number}} build
    */
-  constructor(bridge, labels, manifest, build) {
+  constructor(bridge, labels, manifest, { name, threads }) {
     this.#bridge = bridge;
     /** The classes, in the order of `logits`. */
     this.labels = labels;
     /** The bundle's manifest as it was downloaded: metrics, provenance, limits. */
     this.manifest = manifest;
     /** Which of the engine's builds this browser runs. */
-    this.build = build;
+    this.build = name;
+    /** How many threads share the work. */
+    this.threads = threads;
   }
 
   /**
@@ -136,10 +143,49 @@ export class Classifier {
     return predictions;
   }
 
-  /** Stops the worker and gives its memory back. Whatever still waits is rejected with the code `closed`. */
+  /** @returns {Promise<number>} the bytes of memory that the engine has taken: the model, and room for the longest text so far */
+  memoryBytes() {
+    return this.#bridge.request('memory');
+  }
+
+  /** Stops the worker and its threads, and gives their memory back. Whatever still waits is rejected with the code `closed`. */
   close() {
     this.#bridge.end(new PagebertError('closed', 'The classifier has been closed.'));
   }
+}
+
+/**
+ * @param {WorkerBridge} bridge
+ * @param {import('./engine.js').Build & {threads: number}} build
+ * @param {{glue: string, wasm: Uint8Array<ArrayBuffer>}} fetched
+ */
+async function startEngine(bridge, { threads, sharedPages }, { glue, wasm }) {
+  const engine = await bridge.request('start', { glue, wasm, sharedPages }, { transfer: [wasm.buffer] });
+  if (!sharedPages) return;
+  await bridge.addThreads(threads - 1, engine);
+  await bridge.request('threads', { threads });
+}
+
+/**
+ * Gives a file to the worker chunk by chunk; without a chunk, waits until the worker has all of them.
+ * @param {WorkerBridge} bridge
+ * @param {string} name the file's, in the manifest
+ * @param {Promise<void>} opened
+ */
+function giver(bridge, name, opened) {
+  /** @type {Promise<void>[]} */
+  const waiting = [];
+  return async (/** @type {Uint8Array<ArrayBuffer> | undefined} */ chunk = undefined) => {
+    if (!chunk) return void await Promise.all(waiting);
+    await opened;
+    // A chunk that is a part of a larger buffer cannot be handed over by itself.
+    const own = chunk.byteLength === chunk.buffer.byteLength ? chunk : chunk.slice();
+    const taken = bridge.request('receive', { name, chunk: own }, { transfer: [own.buffer] });
+    // Whatever is wrong comes out where it is waited for.
+    taken.catch(() => {});
+    waiting.push(taken);
+    if (waiting.length > MOST_WAITING) await waiting.shift();
+  };
 }
 
 /** @param {string | URL} url @returns {URL} with a slash at the end, so that names resolve inside the folder */

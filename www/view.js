@@ -133,7 +133,7 @@ export function typed(text) {
 }
 
 /** What the manifest tells about the model. @param {import('./pagebert.js').Classifier} classifier */
-export function about({ labels, manifest, build }) {
+export function about({ labels, manifest, build, threads }) {
   const few = labels.length <= 6;
   element('lede').textContent = few
     ? `Paste or type a text. The model tells whether it is ${listedOr(labels)}.`
@@ -153,7 +153,7 @@ export function about({ labels, manifest, build }) {
     ['Made with', provenance?.pagebert && `Pagebert ${provenance.pagebert}`],
     ['Weights', `${manifest.precision}, ${megabytes(bytes)} with the tokenizer`],
     ['Long texts', `windows of ${integer(manifest.max_tokens)} tokens, ${integer(manifest.stride)} of them shared with the next one`],
-    ['Engine', `WebAssembly (${build})`],
+    ['Engine', `WebAssembly (${[build, ...(threads > 1 ? [counted(threads, 'thread')] : [])].join(', ')})`],
   ];
   element('facts').replaceChildren(...facts.flatMap(([term, description]) => {
     if (!description) return [];

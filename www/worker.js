@@ -1,16 +1,19 @@
 // Owns the engine's life inside the worker: starting it, giving it the bundle, running requests in order. It must not
-// know about pages or addresses, and from `start` on it cannot reach the network: a bucket sends no policy header for
-// this script, so the worker takes its own network functions away before it sees any text.
+// know about pages or addresses, and from `start` on it cannot reach the network.
+
+import { removeNetwork } from './seal.js';
 
 /**
  * @typedef {{id: number, type: string, [field: string]: any}} Order
  */
 
-/** Everything in a worker that can send something somewhere. */
-const NETWORK = ['fetch', 'XMLHttpRequest', 'WebSocket', 'WebSocketStream', 'WebTransport', 'EventSource', 'BroadcastChannel', 'RTCPeerConnection', 'importScripts', 'Worker', 'SharedWorker', 'caches', 'indexedDB'];
+/** 64 KiB each: what WebAssembly counts memory in. */
+const MOST_PAGES = 65_536;
 
 /** The wasm-bindgen glue of the chosen build. @type {any} */
 let engine;
+/** @type {WebAssembly.Memory} */
+let memory;
 /** @type {any} */
 let bundle;
 /** @type {any} */
@@ -23,22 +26,31 @@ let current;
 
 /** What each request does; a result of `undefined` is fine. @type {Record<string, (request: Order) => any>} */
 const handlers = {
-  async start({ glue, wasm }) {
+  async start({ glue, wasm, sharedPages }) {
     try {
       engine = await import(glue);
       removeNetwork();
-      engine.initSync({ module: await WebAssembly.compile(wasm) });
+      const module = await WebAssembly.compile(wasm);
+      if (sharedPages) memory = sharedMemory(sharedPages);
+      const exports = engine.initSync({ module, memory });
+      memory ??= exports.memory;
+      // What a thread needs to join in.
+      return sharedPages ? { glue, module, memory } : undefined;
     } catch (cause) {
       throw coded('engine', `The engine could not be started (${messageOf(cause)}). Upload the whole site folder again, or use a current browser.`);
     }
+  },
+
+  threads({ threads }) {
+    engine.startThreads(threads);
   },
 
   open({ manifest }) {
     bundle = new engine.Bundle(manifest);
   },
 
-  file({ name, bytes }) {
-    bundle.add(name, bytes);
+  receive({ name, chunk }) {
+    bundle.receive(name, chunk);
   },
 
   load() {
@@ -53,6 +65,10 @@ const handlers = {
     const started = performance.now();
     const job = classifier.begin(text);
     try {
+      while (!classifier.read(job)) {
+        await nextMessage();
+        if (current?.aborted) return undefined;
+      }
       for (let done = 1; !classifier.step(job); done++) {
         postMessage({ id, progress: { done, total: job.windows } });
         await nextMessage();
@@ -63,6 +79,10 @@ const handlers = {
     } finally {
       job.free();
     }
+  },
+
+  memory() {
+    return memory.buffer.byteLength;
   },
 };
 
@@ -108,10 +128,17 @@ function nextMessage() {
   });
 }
 
-function removeNetwork() {
-  for (const name of NETWORK) {
-    for (let scope = self; scope; scope = Object.getPrototypeOf(scope)) delete (/** @type {any} */ (scope)[name]);
-    Object.defineProperty(self, name, { value: undefined, writable: false, configurable: false });
+/**
+ * Memory that threads can share has to be given a limit, and some devices refuse to set aside as much as others.
+ * @param {number} initial pages
+ */
+function sharedMemory(initial) {
+  for (let maximum = MOST_PAGES; ; maximum /= 2) {
+    try {
+      return new WebAssembly.Memory({ initial, maximum, shared: true });
+    } catch (cause) {
+      if (maximum / 2 < initial || maximum < 4096) throw cause;
+    }
   }
 }
 

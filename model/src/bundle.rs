@@ -3,11 +3,15 @@
 //! Owns the manifest and the checks of a bundle's files against it. Knows bytes by their names,
 //! not where they come from.
 
+mod arrival;
+
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+
+pub use arrival::Arrival;
 
 use crate::{BertConfig, ModelError};
 
@@ -118,6 +122,14 @@ pub enum BundleError {
         /// Its name.
         path: String,
     },
+    /// There is no room for a file.
+    #[error("{path} needs {bytes} bytes of memory, which this device does not give")]
+    Memory {
+        /// Its name.
+        path: String,
+        /// Its size, by the manifest.
+        bytes: u64,
+    },
     /// A file is not what it should be.
     #[error("{0}")]
     Format(String),
@@ -134,6 +146,7 @@ impl BundleError {
             Self::MissingFile { .. } => "missing_file",
             Self::Size { .. } => "size",
             Self::Hash { .. } => "hash",
+            Self::Memory { .. } => "memory",
             Self::Format(_) => "format",
             Self::Shape(_) => "shape",
         }
@@ -227,7 +240,11 @@ impl Manifest {
         Ok(())
     }
 
-    fn entry(&self, name: &str) -> Result<&FileEntry, BundleError> {
+    /// A file's description.
+    ///
+    /// # Errors
+    /// `missing_file` when the manifest does not name it.
+    pub fn entry(&self, name: &str) -> Result<&FileEntry, BundleError> {
         self.files.get(name).ok_or_else(|| BundleError::MissingFile {
             name: name.into(),
             path: "not in manifest.json".into(),
@@ -260,7 +277,11 @@ impl Manifest {
 
 /// SHA-256 in lower-case hex.
 pub fn sha256_hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(bytes))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -79,9 +79,12 @@ impl Encoded {
     }
 }
 
-/// One text on its way through the model, window by window.
+/// One text on its way to token ids, piece by piece, and through the model, window by window.
 #[derive(Debug, Clone)]
 pub struct Job {
+    text: String,
+    /// Bytes of the text that have become ids.
+    read: usize,
     ids: Vec<u32>,
     windows: Vec<Range<usize>>,
     done: usize,
@@ -90,7 +93,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// How many windows the text has.
+    /// How many windows the text has, once it has been read.
     pub fn windows(&self) -> usize {
         self.windows.len()
     }
@@ -134,11 +137,25 @@ impl Classifier {
     ) -> std::result::Result<Self, BundleError> {
         let manifest = Manifest::parse(manifest)?;
         let tokenizer = manifest.take(TOKENIZER, &mut files)?;
-        let tokenizer = TextTokenizer::from_compact(&tokenizer)?;
-        let bytes = manifest.take(MODEL, &mut files)?;
+        let model = manifest.take(MODEL, &mut files)?;
+        Self::from_checked(&manifest, tokenizer, model)
+    }
+
+    /// Builds the classifier of a bundle from files that are the ones its manifest describes.
+    ///
+    /// # Errors
+    /// What is wrong with the bundle, see [`BundleError`].
+    pub fn from_checked(
+        manifest: &Manifest,
+        tokenizer: Vec<u8>,
+        model: Vec<u8>,
+    ) -> std::result::Result<Self, BundleError> {
+        // Each file goes as soon as it has been read: in a page, memory is not given back.
+        let text_tokenizer = TextTokenizer::from_compact(&tokenizer)?;
+        drop(tokenizer);
         let (weights, _) =
-            Weights::from_safetensors(&bytes, &manifest.config, Missing::Refuse, &Device::Cpu)?;
-        drop(bytes);
+            Weights::from_safetensors(&model, &manifest.config, Missing::Refuse, &Device::Cpu)?;
+        drop(model);
         let model = BertForSequenceClassification::load(&weights, &manifest.config)?;
         let options = Options {
             max_tokens: manifest.max_tokens,
@@ -146,7 +163,7 @@ impl Classifier {
             temperature: manifest.temperature,
             threshold: manifest.threshold,
         };
-        Ok(Self::new(model, tokenizer, options)?)
+        Ok(Self::new(model, text_tokenizer, options)?)
     }
 
     /// Puts a model and its tokenizer together.
@@ -248,19 +265,33 @@ impl Classifier {
     /// # Errors
     /// When the tokenizer or the model fails.
     pub fn classify(&self, text: &str) -> Result<Prediction> {
-        let mut job = self.begin(text)?;
+        let mut job = self.begin(text.to_string());
+        while !self.read(&mut job)? {}
         while !self.step(&mut job)? {}
         self.finish(job)
     }
 
-    /// Starts a text that is to be classified window by window.
+    /// Starts a text that is to be classified step by step: [`Self::read`] until it says `true`,
+    /// then [`Self::step`] until that does, then [`Self::finish`].
+    pub fn begin(&self, text: String) -> Job {
+        let (ids, windows, mean) = (Vec::new(), Vec::new(), Mean::default());
+        Job { text, read: 0, ids, windows, done: 0, mean, tokens: 0 }
+    }
+
+    /// Tokenizes the next piece of the text; `true` when none is left, and the windows are known.
     ///
     /// # Errors
     /// When the tokenizer fails.
-    pub fn begin(&self, text: &str) -> Result<Job> {
-        let ids = self.tokenizer.encode(text)?;
-        let windows = windows(ids.len(), self.options.max_tokens - 2, self.options.stride);
-        Ok(Job { ids, windows, done: 0, mean: Mean::default(), tokens: 0 })
+    pub fn read(&self, job: &mut Job) -> Result<bool> {
+        let rest = &job.text[job.read..];
+        let (piece, rest) = rest.split_at(self.tokenizer.piece(rest));
+        job.ids.append(&mut self.tokenizer.encode(piece)?);
+        job.read += piece.len();
+        if !rest.is_empty() {
+            return Ok(false);
+        }
+        job.windows = windows(job.ids.len(), self.options.max_tokens - 2, self.options.stride);
+        Ok(true)
     }
 
     /// Runs the next window through the model; `true` when none is left.

@@ -3,19 +3,19 @@
 //! A checkpoint brings `tokenizer.json`; a bundle brings `tokenizer.txt`, the compact form of a
 //! WordPiece tokenizer: one line of JSON settings, then the vocabulary, a token a line, by id.
 
+mod added;
+mod bert;
+#[cfg(feature = "tokenizer-json")]
+mod json;
+
 use ahash::AHashMap;
 use serde::{Deserialize, Serialize};
-use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
+use tokenizers::AddedToken;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, TokenizerImpl};
 
 use crate::{ModelError, Result};
-
-type BertTokenizer =
-    TokenizerImpl<WordPiece, BertNormalizer, BertPreTokenizer, BertProcessing, WordPieceDecoder>;
+use bert::BertTokenizer;
 
 #[derive(Clone)]
 enum Inner {
@@ -71,8 +71,7 @@ impl TextTokenizer {
 
     fn from_word_piece(compact: CompactTokenizer) -> Result<Self> {
         let CompactTokenizer { settings, vocabulary } = compact;
-        let ids: AHashMap<String, u32> =
-            vocabulary.into_iter().enumerate().map(|(id, token)| (token, id as u32)).collect();
+        let ids = ids(vocabulary);
         let id_of = |token: &str| {
             ids.get(token).copied().ok_or_else(|| {
                 ModelError::Tokenizer(format!("special token {token:?} is not in the vocabulary"))
@@ -80,20 +79,7 @@ impl TextTokenizer {
         };
         let (cls, sep) = (id_of(&settings.cls_token)?, id_of(&settings.sep_token)?);
         id_of(&settings.unk_token)?;
-        for added in &settings.added_tokens {
-            id_of(&added.content)?;
-        }
-        let model = WordPiece::builder()
-            .vocab(ids)
-            .unk_token(settings.unk_token)
-            .continuing_subword_prefix(settings.continuing_subword_prefix)
-            .max_input_chars_per_word(settings.max_input_chars_per_word)
-            .build()
-            .map_err(other)?;
-        let mut tokenizer = BertTokenizer::new(model);
-        tokenizer.with_normalizer(Some(settings.normalizer)).map_err(other)?;
-        tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-        tokenizer.add_tokens(settings.added_tokens).map_err(other)?;
+        let tokenizer = BertTokenizer::new(&settings, ids)?;
         Ok(Self { inner: Inner::Bert(Box::new(tokenizer)), cls, sep })
     }
 
@@ -102,12 +88,37 @@ impl TextTokenizer {
     /// # Errors
     /// [`ModelError::Tokenizer`] when the tokenizer's own code fails.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = match &self.inner {
-            Inner::Bert(tokenizer) => tokenizer.encode_fast(text, false),
+        let ids = match &self.inner {
+            Inner::Bert(tokenizer) => tokenizer.encode(text),
             #[cfg(feature = "tokenizer-json")]
-            Inner::Any(tokenizer) => tokenizer.encode_fast(text, false),
+            Inner::Any(tokenizer) => {
+                tokenizer.encode_fast(text, false).map(|encoding| encoding.get_ids().to_vec())
+            }
         };
-        Ok(encoding.map_err(other)?.get_ids().to_vec())
+        ids.map_err(other)
+    }
+
+    /// How much of a text can be encoded by itself: ids of pieces that are cut here, put together,
+    /// are the text's. A long text's pieces are long enough to cost nothing, and short enough to
+    /// take little memory and time.
+    ///
+    /// Words end at spaces, for BERT's normalizer and pre-tokenizer; only tokens that were added
+    /// by hand might have one within.
+    pub fn piece(&self, text: &str) -> usize {
+        const BYTES: usize = 1 << 15;
+        let words = match &self.inner {
+            Inner::Bert(tokenizer) => tokenizer.keeps_to_words(),
+            #[cfg(feature = "tokenizer-json")]
+            Inner::Any(_) => false,
+        };
+        if !words || text.len() <= BYTES {
+            return text.len();
+        }
+        let is_space = |byte: &u8| matches!(byte, b' ' | b'\n');
+        let (head, tail) = text.as_bytes().split_at(BYTES);
+        let before = head.iter().rposition(is_space).filter(|at| *at > 0);
+        let after = || tail.iter().position(is_space).map(|at| BYTES + at);
+        before.or_else(after).unwrap_or(text.len())
     }
 
     /// A window as the model takes it: first special token, the ids, last special token.
@@ -122,11 +133,16 @@ impl TextTokenizer {
     /// The number of ids; the model's vocabulary must not be smaller.
     pub fn vocab_size(&self) -> usize {
         match &self.inner {
-            Inner::Bert(tokenizer) => tokenizer.get_vocab_size(true),
+            Inner::Bert(tokenizer) => tokenizer.vocab_size(),
             #[cfg(feature = "tokenizer-json")]
             Inner::Any(tokenizer) => tokenizer.get_vocab_size(true),
         }
     }
+}
+
+/// Tokens' ids are their places in the vocabulary.
+fn ids(vocabulary: Vec<String>) -> AHashMap<String, u32> {
+    vocabulary.into_iter().enumerate().map(|(id, token)| (token, id as u32)).collect()
 }
 
 fn other(error: tokenizers::Error) -> ModelError {
@@ -146,6 +162,18 @@ struct WordPieceSettings {
     continuing_subword_prefix: String,
     max_input_chars_per_word: usize,
     added_tokens: Vec<AddedToken>,
+}
+
+impl WordPieceSettings {
+    fn model(&self, ids: AHashMap<String, u32>) -> Result<WordPiece> {
+        WordPiece::builder()
+            .vocab(ids)
+            .unk_token(self.unk_token.clone())
+            .continuing_subword_prefix(self.continuing_subword_prefix.clone())
+            .max_input_chars_per_word(self.max_input_chars_per_word)
+            .build()
+            .map_err(other)
+    }
 }
 
 /// A WordPiece tokenizer as data.
@@ -224,117 +252,5 @@ impl CompactTokenizer {
     #[cfg(feature = "tokenizer-json")]
     pub fn from_tokenizer_json(bytes: &[u8]) -> Result<Self> {
         json::compact(bytes)
-    }
-}
-
-#[cfg(feature = "tokenizer-json")]
-mod json {
-    //! `tokenizer.json` to the compact form and back.
-
-    use super::*;
-
-    #[derive(Deserialize)]
-    struct File {
-        normalizer: Option<serde_json::Value>,
-        pre_tokenizer: Option<serde_json::Value>,
-        model: serde_json::Value,
-        #[serde(default)]
-        added_tokens: Vec<Added>,
-    }
-
-    #[derive(Deserialize)]
-    struct Added {
-        id: usize,
-        #[serde(flatten)]
-        token: AddedToken,
-    }
-
-    #[derive(Deserialize)]
-    struct Model {
-        unk_token: String,
-        continuing_subword_prefix: String,
-        max_input_chars_per_word: usize,
-        vocab: std::collections::HashMap<String, usize>,
-    }
-
-    fn kind(part: Option<&serde_json::Value>) -> &str {
-        part.and_then(|part| part["type"].as_str()).unwrap_or("none")
-    }
-
-    pub(super) fn compact(bytes: &[u8]) -> Result<CompactTokenizer> {
-        let fail = |what: &str, e: serde_json::Error| {
-            ModelError::Tokenizer(format!("tokenizer.json, {what}: {e}"))
-        };
-        let file: File = serde_json::from_slice(bytes).map_err(|e| fail("as a whole", e))?;
-        // Files written before 2021 do not say what kind of model they hold.
-        let model_kind = file.model["type"].as_str().unwrap_or("WordPiece");
-        for (part, found, wanted) in [
-            ("model", model_kind, "WordPiece"),
-            ("normalizer", kind(file.normalizer.as_ref()), "BertNormalizer"),
-            ("pre-tokenizer", kind(file.pre_tokenizer.as_ref()), "BertPreTokenizer"),
-        ] {
-            if found != wanted {
-                return Err(ModelError::Tokenizer(format!(
-                    "its {part} is {found}; only {wanted} can go into a page"
-                )));
-            }
-        }
-        let model: Model = serde_json::from_value(file.model).map_err(|e| fail("model", e))?;
-        let normalizer = serde_json::from_value(file.normalizer.unwrap_or_default())
-            .map_err(|e| fail("normalizer", e))?;
-        let tokenizer = TextTokenizer::from_tokenizer_json(bytes)?;
-        let size = model.vocab.values().chain(file.added_tokens.iter().map(|a| &a.id)).max();
-        let size = size.map_or(0, |id| id + 1);
-        if size > 1 << 24 {
-            return Err(ModelError::Tokenizer(format!("token ids go up to {size}")));
-        }
-        let mut by_id = vec![None; size];
-        for (token, id) in model.vocab {
-            by_id[id] = Some(token);
-        }
-        for added in &file.added_tokens {
-            by_id[added.id] = Some(added.token.content.clone());
-        }
-        let mut vocabulary = Vec::with_capacity(size);
-        for (id, token) in by_id.into_iter().enumerate() {
-            // An id without a token keeps its place: nothing tokenizes to a line that is so named.
-            let token = token.unwrap_or_else(|| format!("[id {id} has no token]"));
-            if token.contains('\n') {
-                return Err(ModelError::Tokenizer(format!("token {id} contains a line break")));
-            }
-            vocabulary.push(token);
-        }
-        let name = |id: u32| vocabulary.get(id as usize).cloned().unwrap_or_default();
-        let settings = WordPieceSettings {
-            format: FORMAT.into(),
-            normalizer,
-            unk_token: model.unk_token,
-            cls_token: name(tokenizer.cls),
-            sep_token: name(tokenizer.sep),
-            continuing_subword_prefix: model.continuing_subword_prefix,
-            max_input_chars_per_word: model.max_input_chars_per_word,
-            added_tokens: file.added_tokens.into_iter().map(|added| added.token).collect(),
-        };
-        Ok(CompactTokenizer { settings, vocabulary })
-    }
-
-    impl CompactTokenizer {
-        /// The text of an equal `tokenizer.json`.
-        ///
-        /// # Errors
-        /// [`ModelError::Tokenizer`] when a special token is not in the vocabulary.
-        pub fn to_tokenizer_json(&self) -> Result<String> {
-            let tokenizer = TextTokenizer::from_word_piece(self.clone())?;
-            let Inner::Bert(mut bert) = tokenizer.inner else {
-                return Err(ModelError::Tokenizer("not WordPiece".into()));
-            };
-            let (cls, sep) = (&self.settings.cls_token, &self.settings.sep_token);
-            bert.with_post_processor(Some(BertProcessing::new(
-                (sep.clone(), tokenizer.sep),
-                (cls.clone(), tokenizer.cls),
-            )));
-            bert.with_decoder(Some(WordPieceDecoder::default()));
-            serde_json::to_string_pretty(&*bert).map_err(|e| ModelError::Tokenizer(e.to_string()))
-        }
     }
 }

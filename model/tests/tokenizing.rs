@@ -71,6 +71,30 @@ fn awkward_text_has_pythons_ids_with_a_real_vocabulary() {
 }
 
 #[test]
+fn a_text_in_pieces_has_the_ids_of_the_whole() {
+    let awkward: String = lines().into_iter().map(|line| line.text + "\n").collect();
+    let ideographs = "\u{91ce}\u{53e3}".repeat(20_000);
+    for (form, tokenizer) in forms(&bytes("tiny/tokenizer.json")) {
+        for text in [awkward.repeat(40), ideographs.clone(), format!("{ideographs} end"), "".into()]
+        {
+            let mut ids = Vec::new();
+            let mut rest = text.as_str();
+            let mut longest = 0;
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(tokenizer.piece(rest));
+                ids.append(&mut tokenizer.encode(piece).unwrap());
+                longest = longest.max(piece.len());
+                rest = after;
+            }
+            assert_eq!(ids, tokenizer.encode(&text).unwrap(), "{form}");
+            if form == "tokenizer.txt" && text.starts_with(&awkward) {
+                assert!(longest < text.len() / 2, "{form}: a piece of {longest}");
+            }
+        }
+    }
+}
+
+#[test]
 fn malformed_tokenizers_are_named() {
     let json = bytes("tiny/tokenizer.json");
     let changed = |from: &str, to: &str| {

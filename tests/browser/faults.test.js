@@ -7,7 +7,8 @@ import { copyOfSite, engine, launch, manifest, openReady, remove, rewrite, serve
 
 const MODEL = `model/${manifest.files.model.path}`;
 const TOKENIZER = `model/${manifest.files.tokenizer.path}`;
-const WASM = engine.builds.simd.wasm;
+/** What a page without threads loads. */
+const BUILD = engine.builds.relaxed;
 
 /** @param {(manifest: any) => void} change @returns {(content: Buffer) => string} */
 const json = (change) => (content) => {
@@ -27,10 +28,10 @@ const FAULTS = [
   ['the manifest is missing', 'model/manifest.json', null, /file is missing.*model\/manifest\.json.*404/s],
   ['the weights are missing', MODEL, null, /file is missing.*model\/.*404/s],
   ['the tokenizer is missing', TOKENIZER, null, /file is missing.*model\/.*404/s],
-  ['the engine is missing', WASM, null, /file is missing.*wasm\/simd-.*404/s],
+  ['the engine is missing', BUILD.wasm, null, /file is missing.*wasm\/relaxed-.*404/s],
   ['engine.json is missing', 'engine.json', null, /file is missing.*engine\.json.*404/s],
   ['the worker is missing', 'worker.js', null, /worker\.js.*missing/s],
-  ['the engine’s JavaScript is missing', engine.builds.simd.js, null, /engine could not be started/],
+  ['the engine’s JavaScript is missing', BUILD.js, null, /engine could not be started/],
   ['the weights are cut short', MODEL, (content) => content.subarray(0, content.length - 1000), /incomplete.*should have [\d]+ bytes/s],
   ['the weights are longer than they should be', MODEL, (content) => Buffer.concat([content, Buffer.from('more')]), /incomplete.*is longer/s],
   ['one bit of the weights is wrong', MODEL, flipBit, /file is damaged/],
@@ -40,8 +41,8 @@ const FAULTS = [
   ['the manifest is of something else', 'model/manifest.json', () => '{"name": "an app"}', /manifest|format/],
   ['the manifest names no weights', 'model/manifest.json', json((value) => { delete value.files.model; }), /model/],
   ['the configuration does not fit the weights', 'model/manifest.json', json((value) => { value.config.intermediate_size += 8; }), /shape/],
-  ['the engine is cut short', WASM, (content) => content.subarray(0, content.length / 2), /incomplete.*wasm\//s],
-  ['the engine is something else of that length', WASM, (content) => Buffer.alloc(content.length, 'no wasm '), /engine could not be started/],
+  ['the engine is cut short', BUILD.wasm, (content) => content.subarray(0, content.length / 2), /incomplete.*wasm\//s],
+  ['the engine is something else of that length', BUILD.wasm, (content) => Buffer.alloc(content.length, 'no wasm '), /engine could not be started/],
   ['engine.json is no JSON', 'engine.json', () => 'nonsense', /engine\.json cannot be read/],
 ];
 
@@ -55,7 +56,7 @@ describe('the page says what is wrong when', () => {
    * A page on a server of its own; both are gone after the test.
    * @param {import('node:test').TestContext} t
    * @param {string} [site]
-   * @param {import('playwright-core').BrowserContextOptions} [options]
+   * @param {Parameters<typeof watchedPage>[1]} [options]
    */
   async function open(t, site = SITE, options = {}) {
     const server = await serve(site);
@@ -81,6 +82,14 @@ describe('the page says what is wrong when', () => {
       assert.equal(page.workers().length, 0, 'no worker is left behind');
     });
   }
+
+  test('a thread is missing', async (t) => {
+    const { page, url } = await open(t, copyOfSite((folder) => remove(path.join(folder, 'thread.js'))), { cores: 3 });
+    await page.goto(url);
+    await page.getByRole('alert').waitFor();
+    assert.match(await page.getByRole('alert').innerText(), /thread\.js.*missing/s);
+    assert.equal(page.workers().length, 0, 'no worker is left behind');
+  });
 
   test('the browser has no WebAssembly', async (t) => {
     const { page, url, troubles } = await open(t);
@@ -112,7 +121,7 @@ describe('the page says what is wrong when', () => {
 
   test('the engine traps while it works, and recovers when asked', async (t) => {
     // A healthy engine cannot be made to trap from outside, so its glue throws what a trap throws.
-    const { page, url } = await open(t, copyOfSite((folder) => rewrite(path.join(folder, engine.builds.simd.js), (content) => `${content}
+    const { page, url } = await open(t, copyOfSite((folder) => rewrite(path.join(folder, BUILD.js), (content) => `${content}
       const begin = Classifier.prototype.begin;
       Classifier.prototype.begin = function (text) {
         if (text === 'Trap.') throw new WebAssembly.RuntimeError('unreachable');

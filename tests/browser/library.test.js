@@ -1,10 +1,8 @@
 // pagebert.js as a program uses it, held against the native command.
 
 import assert from 'node:assert/strict';
-import fs from 'node:fs';
-import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { copyOfSite, EMBEDDING, engine, launch, manifest, nativePredictions, serve, watchedPage } from './support.js';
+import { assertSamePredictions, engine, launch, manifest, nativePredictions, openEmbedding, serve, siteWithEmbedding, watchedPage } from './support.js';
 
 describe('pagebert.js', () => {
   /** @type {import('playwright-core').Browser} */
@@ -19,21 +17,13 @@ describe('pagebert.js', () => {
   let troubles;
 
   before(async () => {
-    const site = copyOfSite((folder) => fs.writeFileSync(path.join(folder, 'embedding.html'), EMBEDDING));
-    [browser, server] = await Promise.all([launch(), serve(site)]);
+    [browser, server] = await Promise.all([launch(), serve(siteWithEmbedding())]);
     ({ page, requests, troubles } = await watchedPage(browser));
-    await page.goto(`${server.url}embedding.html`);
+    await openEmbedding(page, server.url);
     await page.evaluate(async () => {
-      const { loadClassifier } = await import(new URL('pagebert.js', document.baseURI).href);
-      /** @type {any} */ (globalThis).events = [];
-      /** @type {any} */ (globalThis).classifier = await loadClassifier('./model/', {
-        onProgress: (/** @type {any} */ event) => /** @type {any} */ (globalThis).events.push(event),
-      });
-      // Failures cross into the test as plain objects.
-      /** @type {any} */ (globalThis).outcome = (/** @type {Promise<any>} */ promise) => promise.then(
-        (value) => ({ value }),
-        (error) => ({ error: error.name, code: error.code, message: error.message }),
-      );
+      const scope = /** @type {any} */ (globalThis);
+      scope.events = [];
+      await scope.load({ threads: 1, onProgress: (/** @type {any} */ event) => scope.events.push(event) });
     });
   });
   after(async () => {
@@ -43,7 +33,7 @@ describe('pagebert.js', () => {
 
   test('reports progress in bytes, from nothing to everything', async () => {
     const events = await page.evaluate(() => /** @type {any} */ (globalThis).events);
-    const total = engine.builds.simd.bytes + Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
+    const total = engine.builds.relaxed.bytes + Object.values(manifest.files).reduce((sum, file) => sum + file.bytes, 0);
     assert.deepEqual(events[0], { stage: 'download', loaded: 0, total });
     assert.deepEqual(events.at(-1), { stage: 'prepare', loaded: total, total });
     for (let i = 1; i < events.length; i++) assert.ok(events[i].loaded >= events[i - 1].loaded);
@@ -60,22 +50,7 @@ describe('pagebert.js', () => {
       return { predictions, progress };
     }, texts);
     assert.deepEqual(progress.at(-1), { done: texts.length, total: texts.length });
-    let worst = 0;
-    predictions.forEach((/** @type {any} */ prediction, /** @type {number} */ row) => {
-      const native = expected[row];
-      const where = `row ${row}: ${JSON.stringify(native.text.slice(0, 80))}`;
-      assert.equal(prediction.label, native.label, where);
-      assert.equal(prediction.tokens, native.tokens, where);
-      assert.equal(prediction.windows, native.windows, where);
-      assert.deepEqual(prediction.scores.map((/** @type {any} */ { label }) => label), native.scores.map(({ label }) => label), where);
-      prediction.scores.forEach((/** @type {any} */ { score }, /** @type {number} */ rank) => {
-        const difference = Math.abs(score - native.scores[rank].score);
-        worst = Math.max(worst, difference);
-        assert.ok(difference < 1e-4, `${where}: probability ${score}, natively ${native.scores[rank].score}`);
-      });
-      assert.equal(prediction.logits.length, manifest.labels.length, where);
-      assert.ok(prediction.ms > 0, where);
-    });
+    const worst = assertSamePredictions(expected, predictions);
     t.diagnostic(`${texts.length} rows, largest difference of a probability ${worst.toExponential(1)}`);
   });
 

@@ -7,6 +7,7 @@
 //                      are taken as native predictions already             (default: texts.jsonl beside this file)
 //   PAGEBERT_CHROMIUM  the browser                                         (default: chromium from the path)
 
+import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import net from 'node:net';
@@ -80,10 +81,15 @@ function freePort() {
   });
 }
 
-/** `pagebert serve`. @param {string} site @returns {Promise<{url: string, stop: () => Promise<void>}>} */
-export async function serve(site) {
+/**
+ * `pagebert serve`.
+ * @param {string} site
+ * @param {string[]} options
+ * @returns {Promise<{url: string, stop: () => Promise<void>}>}
+ */
+export async function serve(site, ...options) {
   const port = await freePort();
-  const child = spawn(BIN, ['serve', site, '--port', String(port)], { stdio: ['ignore', 'ignore', 'pipe'] });
+  const child = spawn(BIN, ['serve', site, '--port', String(port), ...options], { stdio: ['ignore', 'ignore', 'pipe'] });
   // A test that fails before it stops its server must not keep the run alive.
   child.unref();
   /** @type {any} */ (child.stderr).unref();
@@ -95,7 +101,13 @@ export async function serve(site) {
     if (child.exitCode !== null) break;
     try {
       await fetch(url);
-      return { url, async stop() { child.kill(); } };
+      const ended = new Promise((resolve) => { child.once('exit', resolve); });
+      return {
+        url,
+        async stop() {
+          if (child.exitCode === null && child.signalCode === null && child.kill('SIGKILL')) await ended;
+        },
+      };
     } catch {
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
@@ -104,10 +116,11 @@ export async function serve(site) {
   throw new Error(`pagebert serve ${site} did not answer:\n${stderr}`);
 }
 
-export function launch() {
+/** @param {string[]} args more of them */
+export function launch(...args) {
   return chromium.launch({
     executablePath: process.env.PAGEBERT_CHROMIUM ?? findChromium(),
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync'],
+    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', ...args],
   });
 }
 
@@ -120,12 +133,18 @@ function findChromium() {
 }
 
 /**
- * A page that is watched: every request, console message, uncaught error and policy violation is written down.
+ * A page that is watched: every request, console message, uncaught error and policy violation is written down. It has
+ * no service worker unless it is asked for: requests that one makes cannot be held up or answered by a test.
  * @param {import('playwright-core').Browser} browser
- * @param {import('playwright-core').BrowserContextOptions} [options]
+ * @param {import('playwright-core').BrowserContextOptions & {withKeeper?: boolean, cores?: number}} [options] with two
+ *   cores, whatever the machine has, the engine runs one thread
  */
-export async function watchedPage(browser, options) {
+export async function watchedPage(browser, { withKeeper = false, cores = 2, ...options } = {}) {
   const context = await browser.newContext(options);
+  await context.addInitScript((cores) => {
+    Object.defineProperty(Navigator.prototype, 'hardwareConcurrency', { get: () => cores });
+  }, cores);
+  if (!withKeeper) await context.addInitScript(() => { delete (/** @type {any} */ (Navigator.prototype).serviceWorker); });
   const page = await context.newPage();
   page.setDefaultTimeout(60_000);
   /** @type {string[]} */
@@ -163,6 +182,60 @@ export async function answerTo(page, text) {
 /** A page like that of somebody who embeds the library: an empty document with the site's policy. */
 export const EMBEDDING = `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Embedding</title><link rel="icon" href="icon.svg">
 <meta http-equiv="Content-Security-Policy" content="default-src 'self'; script-src 'self' 'wasm-unsafe-eval'"></head><body></body></html>`;
+
+/**
+ * An empty page of a program that uses the library; `load(options)` gives it a classifier.
+ * @param {import('playwright-core').Page} page
+ * @param {string} url of a site with `embedding.html`, see {@link siteWithEmbedding}
+ */
+export async function openEmbedding(page, url) {
+  await page.goto(`${url}embedding.html`);
+  await page.evaluate(() => {
+    const scope = /** @type {any} */ (globalThis);
+    scope.load = async (/** @type {any} */ options) => {
+      const { loadClassifier } = await import(new URL('pagebert.js', document.baseURI).href);
+      scope.classifier = await loadClassifier('./model/', options);
+      const { build, threads } = scope.classifier;
+      return { build, threads };
+    };
+    // Failures cross into the test as plain objects.
+    scope.outcome = (/** @type {Promise<any>} */ promise) => promise.then(
+      (value) => ({ value }),
+      (error) => ({ error: error.name, code: error.code, message: error.message }),
+    );
+  });
+}
+
+export function siteWithEmbedding() {
+  return copyOfSite((folder) => fs.writeFileSync(path.join(folder, 'embedding.html'), EMBEDDING));
+}
+
+/**
+ * Holds the page's answers against the command's.
+ * @param {{text: string, label: string, scores: {label: string, score: number}[], tokens: number, windows: number}[]} expected
+ * @param {any[]} predictions
+ * @returns {number} the largest difference of a probability
+ */
+export function assertSamePredictions(expected, predictions) {
+  let worst = 0;
+  assert.equal(predictions.length, expected.length);
+  predictions.forEach((prediction, row) => {
+    const native = expected[row];
+    const where = `row ${row}: ${JSON.stringify(native.text.slice(0, 80))}`;
+    assert.equal(prediction.label, native.label, where);
+    assert.equal(prediction.tokens, native.tokens, where);
+    assert.equal(prediction.windows, native.windows, where);
+    assert.deepEqual(prediction.scores.map((/** @type {any} */ { label }) => label), native.scores.map(({ label }) => label), where);
+    prediction.scores.forEach((/** @type {any} */ { score }, /** @type {number} */ rank) => {
+      const difference = Math.abs(score - native.scores[rank].score);
+      worst = Math.max(worst, difference);
+      assert.ok(difference < 1e-4, `${where}: probability ${score}, natively ${native.scores[rank].score}`);
+    });
+    assert.equal(prediction.logits.length, manifest.labels.length, where);
+    assert.ok(prediction.ms > 0, where);
+  });
+  return worst;
+}
 
 /**
  * Texts, and what `pagebert predict` says about them.

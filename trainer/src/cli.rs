@@ -332,6 +332,10 @@ pub struct SiteArgs {
     #[arg(long, value_name = "DIR", env = "PAGEBERT_WWW")]
     pub www: Option<PathBuf>,
 
+    /// Put a smaller twin (.br) beside each file where it saves something, for hosts that send them
+    #[arg(long)]
+    pub precompress: bool,
+
     /// Replace SITE even if it holds files that pagebert did not write
     #[arg(long)]
     pub force: bool,
@@ -352,6 +356,10 @@ pub struct ServeArgs {
     /// The address to listen on; anything but loopback lets others in
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     pub host: String,
+
+    /// Send what a bucket sends: no headers of our own, no compressed twins
+    #[arg(long)]
+    pub as_bucket: bool,
 }
 
 /// `pagebert devices`.

@@ -1,7 +1,8 @@
 //! `pagebert serve`: a preview of a site on this machine.
 //!
 //! Owns the address and the headers: those of a good host, so that the page is seen under the
-//! strictest rules it will meet. It is no public server, and must not know what is in the files.
+//! strictest rules it will meet, or those of a bucket, so that it is seen under the poorest. It is
+//! no public server, and must not know what is in the files.
 
 use std::future::Future;
 use std::io::{self, Write};
@@ -37,6 +38,15 @@ const HEADERS: [(&str, &str); 7] = [
     ("x-content-type-options", "nosniff"),
 ];
 
+/// The host to be like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manners {
+    /// One that sends every header that helps, and compressed twins where they are.
+    Good,
+    /// One that sends files.
+    Bucket,
+}
+
 /// How long open downloads may go on after Ctrl-C.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -47,7 +57,8 @@ pub fn run(args: &ServeArgs, console: &Console) -> Result<()> {
         .build()
         .context("the server can't start")?;
     runtime.block_on(async {
-        let server = Server::bind(&args.site, &args.host, args.port).await?;
+        let manners = if args.as_bucket { Manners::Bucket } else { Manners::Good };
+        let server = Server::bind(&args.site, &args.host, args.port, manners).await?;
         let stop = stop_signals().context("Ctrl-C can't be listened for")?;
         let mut stdout = io::stdout().lock();
         // Who reads the address may have gone; the server is useful all the same.
@@ -74,15 +85,20 @@ pub struct Server {
 
 impl Server {
     /// Takes the address; port 0 takes a free one.
-    pub async fn bind(site: &Path, host: &str, port: u16) -> Result<Server> {
+    pub async fn bind(site: &Path, host: &str, port: u16, manners: Manners) -> Result<Server> {
         check_site(site)?;
         let wanted = address_of(host, port)?;
         let listener =
             tokio::net::TcpListener::bind(wanted).await.map_err(|error| explain(error, wanted))?;
         let address = listener.local_addr().context("the address can't be told")?;
-        // Twins made by a compressor are preferred where they exist.
-        let files = ServeDir::new(site).precompressed_br().precompressed_gzip();
-        let app = Router::new().fallback_service(files).layer(middleware::from_fn(with_headers));
+        let files = ServeDir::new(site);
+        let app = match manners {
+            Manners::Good => Router::new()
+                // Twins made by a compressor are preferred where they exist.
+                .fallback_service(files.precompressed_br().precompressed_gzip())
+                .layer(middleware::from_fn(with_headers)),
+            Manners::Bucket => Router::new().fallback_service(files),
+        };
         Ok(Server { listener, address, app })
     }
 

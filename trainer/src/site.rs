@@ -3,6 +3,7 @@
 //! Owns the layout of SITE and the names in it. Of the bundle it knows only the list of files in its
 //! manifest; of the page only `engine.json`. It must not know what weights or scripts mean.
 
+mod compress;
 mod files;
 
 use std::collections::{BTreeMap, HashSet};
@@ -55,6 +56,9 @@ pub fn run(args: &SiteArgs, console: &Console) -> Result<()> {
     let mut site = Site { root: new.clone(), files: BTreeMap::new() };
     site.add_page(&www)?;
     site.add_bundle(&args.bundle, manifest, console)?;
+    if args.precompress {
+        site.add_twins(console)?;
+    }
     site.write_list()?;
 
     if out.exists() {
@@ -86,8 +90,9 @@ impl Site {
     fn add_page(&mut self, www: &Path) -> Result<()> {
         for path in files_below(www)? {
             let relative = slashed(path.strip_prefix(www)?);
-            // A site can serve as the page of the next one; its model stays behind.
-            if relative == LIST || relative.starts_with("model/") {
+            // A site can serve as the page of the next one; its model and its twins stay behind.
+            let twin = relative.ends_with(compress::ENDING);
+            if relative == LIST || relative.starts_with("model/") || twin {
                 continue;
             }
             self.copy(&path, &relative, None, None)?;
@@ -147,6 +152,17 @@ impl Site {
         let mut text = serde_json::to_string_pretty(&manifest)?;
         text.push('\n');
         self.write(&format!("{MODEL}/manifest.json"), text.as_bytes())
+    }
+
+    /// Adds a smaller twin to each file where that saves something.
+    fn add_twins(&mut self, console: &Console) -> Result<()> {
+        let paths: Vec<String> = self.files.keys().cloned().collect();
+        for relative in paths {
+            if let Some(bytes) = compress::compress(&self.root.join(&relative), console)? {
+                self.files.insert(relative + compress::ENDING, bytes);
+            }
+        }
+        Ok(())
     }
 
     fn write_list(&mut self) -> Result<()> {

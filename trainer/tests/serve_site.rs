@@ -270,9 +270,10 @@ struct Preview {
 }
 
 impl Preview {
-    fn start(rooms: &Rooms) -> Preview {
+    fn start(rooms: &Rooms, extra: &[&str]) -> Preview {
         let mut child = rooms
             .command(&["serve", "site", "--port", "0"])
+            .args(extra)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -319,7 +320,7 @@ fn header<'a>(headers: &'a [(String, String)], name: &str) -> &'a str {
 fn a_preview_sends_what_a_good_host_sends() {
     let rooms = Rooms::new();
     rooms.site();
-    let preview = Preview::start(&rooms);
+    let preview = Preview::start(&rooms, &[]);
     let wasm = format!("/wasm/simd-{}.wasm", &sha256(WASM)[..16]);
     let weights = format!("/model/model-{}.safetensors", &sha256(WEIGHTS)[..16]);
     let fixed = "public, max-age=31536000, immutable";
@@ -357,11 +358,61 @@ fn compressed_twins_are_sent_to_who_reads_them() {
     let rooms = Rooms::new();
     rooms.site();
     rooms.write("site/page.js.br", b"brotli");
-    let preview = Preview::start(&rooms);
+    let preview = Preview::start(&rooms, &[]);
     let (_, headers, body) = preview.get("/page.js", "Accept-Encoding: br\r\n");
     assert_eq!((header(&headers, "content-encoding"), body.as_slice()), ("br", &b"brotli"[..]));
     assert!(header(&headers, "content-type").starts_with("text/javascript"));
     assert_eq!(preview.get("/page.js", "").2, b"export {};");
+}
+
+#[test]
+fn a_bucket_sends_files_alone() {
+    let rooms = Rooms::new();
+    rooms.site();
+    rooms.write("site/page.js.br", b"brotli");
+    let preview = Preview::start(&rooms, &["--as-bucket"]);
+    let (status, headers, body) = preview.get("/page.js", "Accept-Encoding: br\r\n");
+    assert_eq!((status, body.as_slice()), (200, &b"export {};"[..]));
+    assert!(header(&headers, "content-type").starts_with("text/javascript"));
+    assert!(!header(&headers, "last-modified").is_empty());
+    for name in ["content-security-policy", "cross-origin-opener-policy", "cache-control"] {
+        assert_eq!(header(&headers, name), "", "{name}");
+    }
+}
+
+#[test]
+fn twins_are_made_where_they_save_something() {
+    let rooms = Rooms::new();
+    let script = b"export const words = [];\n".repeat(400);
+    rooms.write("www/long.js", &script);
+    // Nothing to be saved: hashes of numbers.
+    let noise: String = (0..100u8).map(|i| sha256(&[i])).collect();
+    let noise: Vec<u8> = noise
+        .as_bytes()
+        .chunks_exact(2)
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+        .collect();
+    rooms.write("www/noise.bin", &noise);
+    let output = rooms.pagebert(&["site", "bundle", "--out", "site", "--precompress"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let twins: Vec<String> =
+        rooms.listing("site").into_iter().filter(|name| name.ends_with(".br")).collect();
+    assert_eq!(twins, ["long.js.br"]);
+
+    let preview = Preview::start(&rooms, &[]);
+    let (_, headers, body) = preview.get("/long.js", "Accept-Encoding: br\r\n");
+    assert_eq!(header(&headers, "content-encoding"), "br");
+    let mut text = Vec::new();
+    brotli::BrotliDecompress(&mut body.as_slice(), &mut text).unwrap();
+    assert_eq!(text, script);
+
+    // They belong to the site, which may be made again without them.
+    rooms.site();
+    assert!(!rooms.path("site/long.js.br").exists());
+    let output =
+        rooms.pagebert(&["site", "bundle", "--out", "site", "--www", "site", "--precompress"]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(!rooms.path("site/long.js.br.br").exists());
 }
 
 #[cfg(unix)]
@@ -370,7 +421,7 @@ fn ctrl_c_ends_a_preview_at_once_and_well() {
     let rooms = Rooms::new();
     rooms.site();
     for signal in ["-INT", "-TERM"] {
-        let mut preview = Preview::start(&rooms);
+        let mut preview = Preview::start(&rooms, &[]);
         // An idle connection, such as a browser keeps, must not hold it up.
         let _idle = TcpStream::connect(&preview.address).unwrap();
         let id = preview.child.id().to_string();

@@ -3,25 +3,28 @@
 //! Owns the translation between JavaScript and [`pagebert_model`], and nothing else: no maths, no fetching, no console,
 //! no knowledge of pages or workers. `www/worker.js` is its one caller.
 //!
-//! A long text is read window by window, so that the caller can yield, report and cancel in between:
-//! `begin` → `step` until it says `true` → `finish`.
+//! A long text is taken step by step, so that the caller can yield, report and cancel in between: `begin` → `read` until
+//! it says `true` → `step` until that does → `finish`.
 
 mod error;
+#[cfg(target_feature = "atomics")]
+mod threads;
 
 use std::collections::HashMap;
 
-use pagebert_model::bundle::Manifest;
+use js_sys::Uint8Array;
+use pagebert_model::bundle::{Arrival, BundleError, MODEL, Manifest, TOKENIZER};
 use pagebert_model::classify;
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
 use error::{bundle_error, engine_error, misuse};
 
-/// A bundle on its way: the manifest, checked, and the files that have arrived so far.
+/// A bundle on its way: the manifest, checked, and room for the files.
 #[wasm_bindgen]
 pub struct Bundle {
-    manifest: Vec<u8>,
-    files: HashMap<String, Vec<u8>>,
+    manifest: Manifest,
+    files: HashMap<String, Arrival>,
 }
 
 #[wasm_bindgen]
@@ -29,17 +32,36 @@ impl Bundle {
     /// Reads the manifest first, so that a bundle of another version is refused before it has been downloaded.
     ///
     /// # Errors
-    /// What is wrong with the manifest, as a JavaScript error with a `code`.
+    /// What is wrong with the manifest, as a JavaScript error with a `code`; `memory` when there is no room for its files.
     #[wasm_bindgen(constructor)]
-    pub fn new(manifest: Vec<u8>) -> Result<Bundle, JsValue> {
+    pub fn new(manifest: &[u8]) -> Result<Bundle, JsValue> {
         error::keep_panic_messages();
-        Manifest::parse(&manifest).map_err(bundle_error)?;
-        Ok(Bundle { manifest, files: HashMap::new() })
+        let manifest = Manifest::parse(manifest).map_err(bundle_error)?;
+        let mut files = HashMap::new();
+        for name in [MODEL, TOKENIZER] {
+            let entry = manifest.entry(name).map_err(bundle_error)?;
+            files.insert(name.to_string(), Arrival::of(entry).map_err(bundle_error)?);
+        }
+        Ok(Bundle { manifest, files })
     }
 
-    /// Adds one file under its name in the manifest.
-    pub fn add(&mut self, name: String, bytes: Vec<u8>) {
-        self.files.insert(name, bytes);
+    /// Copies the next bytes of a file, by its name in the manifest, to where they stay.
+    ///
+    /// # Errors
+    /// When the file is longer than the manifest says.
+    pub fn receive(&mut self, name: &str, chunk: &Uint8Array) -> Result<(), JsValue> {
+        let Some(file) = self.files.get_mut(name) else { return Ok(()) };
+        file.receive(chunk.length() as usize, |room| chunk.copy_to(room)).map_err(bundle_error)
+    }
+
+    fn take(&mut self, name: &str) -> Result<Vec<u8>, BundleError> {
+        match self.files.remove(name) {
+            Some(file) => file.finish(),
+            None => {
+                let path = self.manifest.entry(name)?.path.clone();
+                Err(BundleError::MissingFile { name: name.into(), path })
+            }
+        }
     }
 }
 
@@ -57,9 +79,11 @@ impl Classifier {
     /// What is wrong with the bundle, as a JavaScript error with a `code`.
     #[wasm_bindgen(constructor)]
     pub fn new(bundle: Bundle) -> Result<Classifier, JsValue> {
-        let Bundle { manifest, files } = bundle;
-        let inner = classify::Classifier::from_bundle(&manifest, files).map_err(bundle_error)?;
-        Ok(Classifier { inner })
+        let mut bundle = bundle;
+        let tokenizer = bundle.take(TOKENIZER).map_err(bundle_error)?;
+        let model = bundle.take(MODEL).map_err(bundle_error)?;
+        let inner = classify::Classifier::from_checked(&bundle.manifest, tokenizer, model);
+        Ok(Classifier { inner: inner.map_err(bundle_error)? })
     }
 
     /// The classes, in the order of the logits.
@@ -67,13 +91,18 @@ impl Classifier {
         self.inner.labels().to_vec()
     }
 
-    /// Tokenizes a text and cuts it into windows.
+    /// Takes a text up.
+    pub fn begin(&self, text: String) -> Job {
+        Job { inner: Some(self.inner.begin(text)) }
+    }
+
+    /// Tokenizes the next piece of it; `true` when it was the last one.
     ///
     /// # Errors
-    /// When the text cannot be tokenized.
-    pub fn begin(&self, text: &str) -> Result<Job, JsValue> {
-        let inner = self.inner.begin(text).map_err(engine_error)?;
-        Ok(Job { windows: inner.windows(), inner: Some(inner) })
+    /// When the text cannot be tokenized, or the job has been finished.
+    pub fn read(&self, job: &mut Job) -> Result<bool, JsValue> {
+        let job = job.inner.as_mut().ok_or_else(|| misuse("read after finish"))?;
+        self.inner.read(job).map_err(engine_error)
     }
 
     /// Runs one window through the model; `true` when it was the last one.
@@ -100,16 +129,15 @@ impl Classifier {
 /// One text being classified.
 #[wasm_bindgen]
 pub struct Job {
-    windows: usize,
     inner: Option<classify::Job>,
 }
 
 #[wasm_bindgen]
 impl Job {
-    /// How many windows the text has.
+    /// How many windows the text has, once it has been read.
     #[wasm_bindgen(getter)]
     pub fn windows(&self) -> usize {
-        self.windows
+        self.inner.as_ref().map_or(0, classify::Job::windows)
     }
 }
 

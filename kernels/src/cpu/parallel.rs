@@ -1,7 +1,10 @@
 //! Work shared among threads, in pieces whose bounds do not depend on how many threads there are:
 //! sums come out the same with any number.
+//!
+//! In a browser there are threads only where the engine is compiled with atomics; rayon is there
+//! wherever threads are (Cargo.toml has the same condition).
 
-#[cfg(not(target_family = "wasm"))]
+#[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
 use rayon::prelude::*;
 
 /// Rows handled by one task.
@@ -9,7 +12,7 @@ pub const BLOCK: usize = 64;
 
 /// Gives each item, with its number, to a task.
 pub fn for_each<T: Send>(items: Vec<T>, task: impl Fn(usize, T) + Sync + Send) {
-    #[cfg(not(target_family = "wasm"))]
+    #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
     if items.len() > 1 {
         return items
             .into_par_iter()

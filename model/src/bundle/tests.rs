@@ -82,3 +82,23 @@ fn files_are_checked_against_the_manifest() {
     assert_eq!(error.code(), "missing_file");
     assert!(error.to_string().contains("model"), "{error}");
 }
+
+#[test]
+fn a_file_is_checked_while_it_arrives() {
+    let whole = parse(&manifest()).unwrap();
+    let receive = |chunks: &[&[u8]]| {
+        let mut arrival = Arrival::of(whole.entry(MODEL).unwrap())?;
+        for chunk in chunks {
+            arrival.receive(chunk.len(), |room| room.copy_from_slice(chunk))?;
+        }
+        arrival.finish()
+    };
+    let code = |chunks| receive(chunks).map_err(|error: BundleError| error.code());
+    assert_eq!(code(&[b"wei", b"", b"ghts"]).unwrap(), b"weights");
+    assert_eq!(code(&[b"wei", b"ght"]), Err("size"));
+    assert_eq!(code(&[b"weights", b"!"]), Err("size"));
+    assert_eq!(code(&[b"Wei", b"ghts"]), Err("hash"));
+    assert_eq!(code(&[]), Err("size"));
+    let endless = FileEntry { bytes: u64::MAX, ..FileEntry::of("model", b"") };
+    assert_eq!(Arrival::of(&endless).unwrap_err().code(), "memory");
+}

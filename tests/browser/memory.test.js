@@ -1,0 +1,133 @@
+// What the engine takes and gives back, and a text as long as a book.
+
+import assert from 'node:assert/strict';
+import fs from 'node:fs';
+import { after, before, describe, test } from 'node:test';
+import { launch, manifest, openEmbedding, serve, siteWithEmbedding, watchedPage } from './support.js';
+
+const MB = 1e6;
+/** The weights as the engine computes with them. */
+const UNPACKED_BYTES = manifest.files.model.bytes * (manifest.precision === 'f16' ? 2 : 1);
+const BOOK = 'The story goes on and on, and nobody knows how it will end. '.repeat(100_000 / 12);
+
+describe('memory and time', () => {
+  /** @type {import('playwright-core').Browser} */
+  let browser;
+  /** @type {Awaited<ReturnType<typeof serve>>} */
+  let server;
+  /** @type {import('playwright-core').Page} */
+  let page;
+  before(async () => {
+    [browser, server] = await Promise.all([launch(), serve(siteWithEmbedding())]);
+    ({ page } = await watchedPage(browser));
+    await openEmbedding(page, server.url);
+  });
+  after(async () => {
+    await browser?.close();
+    await server?.stop();
+  });
+
+  /** Of all processes that run pages. */
+  async function residentBytes() {
+    const session = await browser.newBrowserCDPSession();
+    const { processInfo } = await session.send('SystemInfo.getProcessInfo');
+    await session.detach();
+    return processInfo.filter(({ type }) => type === 'renderer').reduce((sum, { id }) => sum + Number(fs.readFileSync(`/proc/${id}/statm`, 'utf8').split(' ')[1]) * 4096, 0);
+  }
+
+  test('the engine takes little more than the weights, and no more with each text', { timeout: 300_000 }, async (t) => {
+    await page.evaluate(() => /** @type {any} */ (globalThis).load({ threads: 1 }));
+    const { loaded, largest, after } = await page.evaluate(async () => {
+      const { classifier } = /** @type {any} */ (globalThis);
+      const loaded = await classifier.memoryBytes();
+      await classifier.classify('word '.repeat(1000));
+      const largest = await classifier.memoryBytes();
+      for (let round = 0; round < 200; round++) await classifier.classify('some words, '.repeat(1 + (round * 7) % 40));
+      await classifier.classify('word '.repeat(1000));
+      return { loaded, largest, after: await classifier.memoryBytes() };
+    });
+    t.diagnostic(`weights ${(UNPACKED_BYTES / MB).toFixed(1)} MB; loaded ${(loaded / MB).toFixed(1)} MB; after the longest window ${(largest / MB).toFixed(1)} MB`);
+    assert.ok(largest <= UNPACKED_BYTES * 1.6, `${largest} bytes for ${UNPACKED_BYTES} of weights`);
+    assert.equal(after, largest);
+  });
+
+  test('a long text leaves the page responsive, says how far it is, and can be cancelled', { timeout: 120_000 }, async () => {
+    const { code, progress, longTasks, cancelledIn } = await page.evaluate(async (book) => {
+      const { classifier, outcome } = /** @type {any} */ (globalThis);
+      /** @type {number[]} */
+      const longTasks = [];
+      const observer = new PerformanceObserver((list) => longTasks.push(...list.getEntries().map(({ duration }) => duration)));
+      observer.observe({ entryTypes: ['longtask'] });
+      const controller = new AbortController();
+      /** @type {any[]} */
+      const progress = [];
+      let cancelled = 0;
+      const { code } = await outcome(classifier.classify(book, {
+        signal: controller.signal,
+        onProgress: (/** @type {any} */ event) => {
+          progress.push(event);
+          if (progress.length < 3) return;
+          cancelled = performance.now();
+          controller.abort();
+        },
+      }));
+      await classifier.classify('Short again.');
+      const cancelledIn = performance.now() - cancelled;
+      longTasks.push(...observer.takeRecords().map(({ duration }) => duration));
+      observer.disconnect();
+      return { code, progress, longTasks, cancelledIn };
+    }, BOOK);
+    assert.equal(code, 'aborted');
+    assert.deepEqual(progress.map(({ done }) => done), [1, 2, 3]);
+    assert.ok(progress[0].total > 200, `${progress[0].total} windows`);
+    assert.deepEqual(longTasks, []);
+    assert.ok(cancelledIn < 5000, `the engine is free ${cancelledIn} ms after cancelling`);
+  });
+
+  test('a text is cancelled while it is still being read', async () => {
+    const { code, ms } = await page.evaluate(async (book) => {
+      const { classifier, outcome } = /** @type {any} */ (globalThis);
+      const controller = new AbortController();
+      const started = performance.now();
+      const waiting = outcome(classifier.classify(book.repeat(10), { signal: controller.signal }));
+      setTimeout(() => controller.abort(), 50);
+      const { code } = await waiting;
+      await classifier.classify('Short again.');
+      return { code, ms: performance.now() - started };
+    }, BOOK);
+    assert.equal(code, 'aborted');
+    assert.ok(ms < 5000, `${ms} ms`);
+  });
+
+  test('close gives it all back', { skip: !fs.existsSync('/proc/self/statm') }, async (t) => {
+    const before = await residentBytes();
+    await page.evaluate(() => /** @type {any} */ (globalThis).classifier.close());
+    let freed = 0;
+    for (let tries = 0; freed < UNPACKED_BYTES && tries < 100; tries++) {
+      await page.waitForTimeout(100);
+      freed = before - await residentBytes();
+    }
+    t.diagnostic(`${(freed / MB).toFixed(1)} MB were given back`);
+    assert.ok(freed >= UNPACKED_BYTES, `only ${freed} bytes`);
+  });
+
+  test('close gives threads’ memory back, too', { skip: !fs.existsSync('/proc/self/statm') }, async () => {
+    const before = await residentBytes();
+    for (let round = 0; round < 3; round++) {
+      await page.evaluate(async () => {
+        const scope = /** @type {any} */ (globalThis);
+        await scope.load({ threads: 2 });
+        await scope.classifier.classify('Once.');
+        scope.classifier.close();
+        scope.classifier = undefined;
+      });
+    }
+    let left = Infinity;
+    for (let tries = 0; left > UNPACKED_BYTES && tries < 100; tries++) {
+      await page.requestGC();
+      await page.waitForTimeout(100);
+      left = await residentBytes() - before;
+    }
+    assert.ok(left <= UNPACKED_BYTES, `${left} bytes are left of three engines`);
+  });
+});
