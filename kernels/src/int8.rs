@@ -12,10 +12,13 @@ pub const GROUP: usize = TABLE_GROUP;
 pub fn quantise_weight(weight: &[f32], inputs: usize) -> (Vec<u8>, Vec<f32>) {
     let mut bytes = vec![0; weight.len()];
     let rows = weight.chunks(inputs.max(1)).zip(bytes.chunks_mut(inputs.max(1)));
+    let mut integers = vec![0; inputs];
     let scales = rows.map(|(row, bytes)| {
-        int8::quantise_weights(row.iter().copied(), |i, q| {
-            bytes[i] = q.wrapping_add(WEIGHT_ZERO as i8) as u8;
-        })
+        let scale = int8::quantise_weights(row, &mut integers[..row.len()]);
+        for (byte, q) in bytes.iter_mut().zip(&integers) {
+            *byte = q.wrapping_add(WEIGHT_ZERO as i8) as u8;
+        }
+        scale
     });
     let scales = scales.collect();
     (bytes, scales)

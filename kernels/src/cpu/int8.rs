@@ -24,10 +24,12 @@ mod simd128;
 mod table;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
+mod weights;
 
 pub use attention::forward as attention;
-pub use panels::{Int8Panels, quantise_weights};
+pub use panels::Int8Panels;
 pub use table::{GROUP as TABLE_GROUP, expand_row};
+pub use weights::quantise_weights;
 
 /// Weights lie in −63…63: two products with a 7-bit activation then fit 16 bits, and so do four.
 pub const WEIGHT_LIMIT: i8 = 63;
@@ -60,8 +62,9 @@ struct Raw {
     b: *const i8,
     depth: usize,
     rows: usize,
-    /// `[rows, columns]`
+    /// `[rows, columns]`, rows `c_stride` elements apart.
     c: *mut i32,
+    c_stride: usize,
 }
 
 /// The best tile that there is here.
@@ -88,8 +91,8 @@ pub fn tile() -> Tile {
 }
 
 impl Tile {
-    /// Products of rows of activations, `a_stride` bytes apart, with one panel:
-    /// `[rows, columns]`.
+    /// Products of rows of activations, `a_stride` bytes apart, with one panel: `[rows, columns]`,
+    /// rows `c_stride` apart.
     ///
     /// # Panics
     /// When an operand is too short for the product: a caller's mistake.
@@ -99,16 +102,17 @@ impl Tile {
         panel: &[i8],
         depth: usize,
         rows: usize,
-        c: &mut [i32],
+        (c, c_stride): (&mut [i32], usize),
     ) {
         if rows == 0 {
             return;
         }
         assert!(rows.is_multiple_of(self.rows) && depth.is_multiple_of(DEPTH));
         assert!(a.len() >= (rows - 1) * a_stride + depth * self.activation_bytes);
-        assert!(panel.len() >= depth * self.columns && c.len() >= rows * self.columns);
-        let raw =
-            Raw { a: a.as_ptr(), a_stride, b: panel.as_ptr(), depth, rows, c: c.as_mut_ptr() };
+        assert!(panel.len() >= depth * self.columns);
+        assert!(c.len() >= (rows - 1) * c_stride + self.columns);
+        let (a, b, c) = (a.as_ptr(), panel.as_ptr(), c.as_mut_ptr());
+        let raw = Raw { a, a_stride, b, depth, rows, c, c_stride };
         // SAFETY: a tile exists only where its instructions do (`tile` above), and every element
         // that it touches is within the bounds asserted here.
         unsafe { (self.run)(&raw) }

@@ -251,11 +251,13 @@ fn pack_linear<E: Element>(linear: &LinearParameters) -> Result<Linear<E>> {
         let bias = copy(&linear.bias)?;
         return with_bytes(&linear.weight.value, |bytes| {
             with(scale, |scale| {
-                let value = |output: usize, input: usize| {
-                    (bytes[output * inputs + input].wrapping_sub(WEIGHT_ZERO) as i8)
-                        .clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+                let row = |output: usize, integers: &mut [i8]| {
+                    for (q, byte) in integers.iter_mut().zip(&bytes[output * inputs..]) {
+                        *q = (byte.wrapping_sub(WEIGHT_ZERO) as i8)
+                            .clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT);
+                    }
                 };
-                Ok(Linear::int8(Int8Panels::new(value, scale, inputs), bias, inputs))
+                Ok(Linear::int8(Int8Panels::new(row, scale, inputs), bias, inputs))
             })
         });
     }

@@ -54,7 +54,7 @@ impl<E: Element> Layer<E> {
             let count = rounded.len() / x_ld;
             round_rows(&x[index * BLOCK * hidden..][..count * hidden], hidden, x_ld, rounded);
             let operand = whole_rows(rounded, x_ld, count);
-            self.qkv.forward.multiply(&operand, x_ld, (count, hidden), |first, products| {
+            self.qkv.forward.multiply(&operand, x_ld, count, |first, products| {
                 let panel = Panel::new(products, columns, first, 3 * hidden);
                 add_bias(&panel, &self.qkv.bias, qkv, 3 * hidden);
             });
@@ -86,7 +86,7 @@ impl<E: Element> Layer<E> {
             let operand = operand(context, hidden, x_ld, count);
             let columns = self.attention_output.forward.columns();
             let forward = &self.attention_output.forward;
-            forward.multiply(&operand, x_ld, (count, hidden), |first, products| {
+            forward.multiply(&operand, x_ld, count, |first, products| {
                 add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
             });
             for (row, inverse) in inverse.iter_mut().enumerate() {

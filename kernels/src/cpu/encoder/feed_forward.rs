@@ -63,7 +63,7 @@ impl<E: Element> Layer<E> {
             let mut inner = room(padded_rows, wide, wide_ld);
             let operand = whole_rows(rounded, x_ld, count);
             let forward = &self.intermediate.forward;
-            forward.multiply(&operand, x_ld, (count, hidden), |first, products| {
+            forward.multiply(&operand, x_ld, count, |first, products| {
                 let mut panel = Panel::new(products, columns, first, wide);
                 panel.exact = forward.is_exact();
                 let bias = &self.intermediate.bias;
@@ -72,7 +72,7 @@ impl<E: Element> Layer<E> {
             });
             let mut y = Buffer::<f32>::zeros(count * hidden);
             let columns = self.output.forward.columns();
-            self.output.forward.multiply(&inner, wide_ld, (count, wide), |first, products| {
+            self.output.forward.multiply(&inner, wide_ld, count, |first, products| {
                 add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
             });
             for (row, inverse) in inverse.iter_mut().enumerate() {

@@ -58,7 +58,7 @@ pub enum Forward<E: Element> {
 }
 
 impl<E: Element> Forward<E> {
-    /// Columns of a panel.
+    /// Columns that come out together.
     pub fn columns(&self) -> usize {
         match self {
             Self::Float(_) => E::kernel().columns,
@@ -66,7 +66,7 @@ impl<E: Element> Forward<E> {
         }
     }
 
-    /// How many panels.
+    /// How often columns come out.
     pub fn count(&self) -> usize {
         match self {
             Self::Float(panels) => panels.count,
@@ -84,17 +84,14 @@ impl<E: Element> Forward<E> {
         &self,
         rows: &[E],
         ld: usize,
-        (count, inputs): (usize, usize),
+        count: usize,
         epilogue: impl FnMut(usize, &[f32]),
     ) {
         match self {
             Self::Float(panels) => multiply(rows, ld, count, panels, epilogue),
             Self::Int8(panels) => {
-                let mut x = Buffer::<f32>::any(count * inputs);
-                for (x, row) in x.chunks_exact_mut(inputs).zip(rows.chunks(ld)) {
-                    x.iter_mut().zip(row).for_each(|(x, e)| *x = e.get());
-                }
-                panels.multiply(&x, inputs, count, epilogue);
+                // Integers are for f32 alone, so nothing is converted.
+                panels.multiply(bytemuck::cast_slice(rows), ld, count, epilogue);
             }
         }
     }

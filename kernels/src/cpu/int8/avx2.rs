@@ -39,7 +39,7 @@ unsafe fn run(product: &Raw) {
                 }
             }
             for (row, sums) in sums.iter().enumerate() {
-                let c = product.c.add((first + row) * 16);
+                let c = product.c.add((first + row) * product.c_stride);
                 _mm256_storeu_si256(c.cast(), sums[0]);
                 _mm256_storeu_si256(c.add(8).cast(), sums[1]);
             }

@@ -1,64 +1,84 @@
 //! A weight in panels, and products with it.
 
-use super::rows::{QuantizedRows, rounded};
-use super::{DEPTH, Tile, WEIGHT_LIMIT, tile};
+use super::rows::QuantizedRows;
+use super::{DEPTH, Tile, tile};
 use crate::cpu::dispatch;
+
+/// Columns whose products are handed on together: whole panels of every tile, so that what happens
+/// to them runs in long vectors, and few enough that they stay in the first cache.
+const STRIP: usize = 96;
 
 /// A quantised weight `[out, in]`, `w = q · scale[out]`, in the order in which tiles read it.
 #[derive(Debug)]
 pub struct Int8Panels {
     tile: Tile,
+    /// `[panels, depth / group, columns, group]`
     data: Vec<i8>,
     /// `[out]`, zeros behind them up to a whole panel.
     scales: Vec<f32>,
     /// Of each output the sum of its weights.
     sums: Vec<i32>,
     inputs: usize,
-    outputs: usize,
     depth: usize,
 }
 
+/// A weight's integers, to be packed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Integers<'a> {
+    /// `[out, in]`
+    ByOutput(&'a [i8]),
+    /// `[in, out]`
+    ByInput(&'a [i8]),
+}
+
 impl Int8Panels {
-    /// Panels of integers `[out, in]`, each with its output's scale.
-    pub fn new(values: impl Fn(usize, usize) -> i8, scales: &[f32], inputs: usize) -> Self {
-        Self::with(tile(), values, scales, inputs)
+    /// Panels of integers `[out, in]`, each with its output's scale. `row` fills in an output's.
+    pub fn new(row: impl FnMut(usize, &mut [i8]), scales: &[f32], inputs: usize) -> Self {
+        Self::with(tile(), row, scales, inputs)
     }
 
     pub(super) fn with(
         tile: Tile,
-        values: impl Fn(usize, usize) -> i8,
+        mut row: impl FnMut(usize, &mut [i8]),
         scales: &[f32],
         inputs: usize,
     ) -> Self {
-        let mut panels = Self {
-            tile,
-            data: Vec::new(),
-            scales: Vec::new(),
-            sums: Vec::new(),
-            inputs: 0,
-            outputs: 0,
-            depth: 0,
-        };
-        panels.fill(values, scales, inputs);
+        let mut panels = Self::empty(tile);
+        panels.reset(scales, inputs);
+        let mut integers = vec![0; inputs];
+        for output in 0..scales.len() {
+            row(output, &mut integers);
+            panels.put(output, &integers);
+        }
         panels
     }
 
-    /// An empty weight, to be filled.
-    pub(super) fn empty() -> Self {
-        Self::with(tile(), |_, _| 0, &[], 0)
+    /// A weight without outputs, to be filled.
+    pub(super) fn empty(tile: Tile) -> Self {
+        let (data, scales, sums) = Default::default();
+        Self { tile, data, scales, sums, inputs: 0, depth: 0 }
     }
 
     /// Puts another weight into the same memory.
-    pub(super) fn fill(
-        &mut self,
-        values: impl Fn(usize, usize) -> i8,
-        scales: &[f32],
-        inputs: usize,
-    ) {
-        let Tile { columns, group, .. } = self.tile;
-        (self.inputs, self.outputs) = (inputs, scales.len());
-        self.depth = inputs.next_multiple_of(DEPTH);
-        let padded = self.outputs.next_multiple_of(columns);
+    pub(super) fn fill(&mut self, integers: Integers<'_>, scales: &[f32], inputs: usize) {
+        self.reset(scales, inputs);
+        match integers {
+            Integers::ByOutput(rows) => {
+                let rows = rows.chunks_exact(inputs.max(1)).enumerate();
+                rows.for_each(|(output, row)| self.put(output, row));
+            }
+            Integers::ByInput(rows) => {
+                for (input, row) in rows.chunks_exact(scales.len().max(1)).enumerate() {
+                    self.put_input(input, row);
+                }
+            }
+        }
+    }
+
+    /// Room for a weight, all of it zeros.
+    fn reset(&mut self, scales: &[f32], inputs: usize) {
+        (self.inputs, self.depth) = (inputs, inputs.next_multiple_of(DEPTH));
+        let padded = scales.len().next_multiple_of(self.tile.columns);
         self.scales.clear();
         self.scales.extend_from_slice(scales);
         self.scales.resize(padded, 0.0);
@@ -66,63 +86,87 @@ impl Int8Panels {
         self.sums.resize(padded, 0);
         self.data.clear();
         self.data.resize(padded * self.depth, 0);
-        for output in 0..self.outputs {
-            let (panel, column) = (output / columns, output % columns);
-            let panel = &mut self.data[panel * columns * self.depth..];
-            let mut sum = 0;
-            for input in 0..inputs {
-                let value = values(output, input);
-                panel[(input / group * columns + column) * group + input % group] = value;
-                sum += i32::from(value);
-            }
-            self.sums[output] = sum;
+    }
+
+    /// One output's weights.
+    fn put(&mut self, output: usize, row: &[i8]) {
+        let Tile { columns, group, .. } = self.tile;
+        let (panel, column) = (output / columns, output % columns);
+        let panel = &mut self.data[panel * columns * self.depth..][..columns * self.depth];
+        for (to, from) in panel.chunks_exact_mut(columns * group).zip(row.chunks(group)) {
+            to[column * group..][..from.len()].copy_from_slice(from);
         }
+        self.sums[output] = row.iter().map(|q| i32::from(*q)).sum();
     }
 
-    /// Columns of a panel.
+    /// One input's weights for all outputs.
+    fn put_input(&mut self, input: usize, row: &[i8]) {
+        let Tile { columns, group, .. } = self.tile;
+        let panels = self.data.chunks_exact_mut(columns * self.depth);
+        for (panel, row) in panels.zip(row.chunks(columns)) {
+            let at = input / group * columns * group + input % group;
+            let to = panel[at..].iter_mut().step_by(group);
+            to.zip(row).for_each(|(to, from)| *to = *from);
+        }
+        self.sums.iter_mut().zip(row).for_each(|(sum, q)| *sum += i32::from(*q));
+    }
+
+    /// Columns of a strip of products.
     pub fn columns(&self) -> usize {
-        self.tile.columns
+        STRIP
     }
 
-    /// How many panels.
+    /// How many strips.
     pub fn count(&self) -> usize {
-        self.scales.len() / self.tile.columns
+        self.scales.len().div_ceil(STRIP)
     }
 
-    /// Multiplies rows `[count, in]`, `ld` apart. `epilogue` gets, panel by panel, the first of its
-    /// columns, and the products `[count, columns]`, without bias.
+    /// Multiplies rows `[count, in]`, `ld` apart. `epilogue` gets, strip by strip, the first of its
+    /// columns, and the products `[count, `[`Self::columns`]`]`, without bias.
     pub fn multiply(
         &self,
         x: &[f32],
         ld: usize,
         count: usize,
-        epilogue: impl FnMut(usize, &[f32]),
+        mut epilogue: impl FnMut(usize, &[f32]),
     ) {
         let mut rows = QuantizedRows::default();
         rows.quantise(&self.tile, x, ld, (count, self.inputs));
-        self.multiply_rows(&rows, epilogue);
+        let mut products = Vec::new();
+        for first in (0..self.scales.len()).step_by(STRIP) {
+            let columns = STRIP.min(self.scales.len() - first);
+            self.multiply_rows(&rows, (first, columns), &mut products, STRIP);
+            epilogue(first, &products[..count * STRIP]);
+        }
     }
 
-    /// As [`Self::multiply`], of rows that are quantised already.
+    /// Products of rows with some columns, which begin and end with panels: `[rows, columns]`, `ld`
+    /// apart.
     pub(super) fn multiply_rows(
         &self,
         rows: &QuantizedRows,
-        mut epilogue: impl FnMut(usize, &[f32]),
+        (first, columns): (usize, usize),
+        products: &mut Vec<f32>,
+        ld: usize,
     ) {
-        let columns = self.tile.columns;
-        let count = rows.scales.len();
-        let padded = count.next_multiple_of(self.tile.rows);
-        let mut integers = vec![0i32; padded * columns];
-        let mut products = vec![0f32; count * columns];
-        for panel in 0..self.count() {
-            let b = &self.data[panel * columns * self.depth..];
-            let a = (rows.data.as_slice(), rows.stride);
-            self.tile.multiply(a, b, self.depth, padded, &mut integers);
-            let first = panel * columns;
-            let (sums, scales) = (&self.sums[first..][..columns], &self.scales[first..][..columns]);
-            dequantise(&integers, rows, sums, scales, &mut products);
-            epilogue(first, &products);
+        let padded = rows.scales.len().next_multiple_of(self.tile.rows);
+        if products.len() < padded * ld {
+            products.resize(padded * ld, 0.0);
         }
+        let a = (rows.data.as_slice(), rows.stride);
+        // The integers become floats in their place.
+        let integers: &mut [i32] = bytemuck::cast_slice_mut(products);
+        for column in (0..columns).step_by(self.tile.columns) {
+            let b = &self.data[(first + column) * self.depth..];
+            self.tile.multiply(a, b, self.depth, padded, (&mut integers[column..], ld));
+        }
+        let (sums, scales) = (&self.sums[first..][..columns], &self.scales[first..][..columns]);
+        dequantise(products, ld, rows, sums, scales);
+    }
+
+    /// Columns with those that fill the last panel up.
+    pub(super) fn padded_columns(&self) -> usize {
+        self.scales.len()
     }
 
     pub(super) fn tile(&self) -> &Tile {
@@ -131,40 +175,22 @@ impl Int8Panels {
 }
 
 dispatch! {
-/// Integer products `[rows, columns]` → `(sum − zero · Σ w) · (scale of the row · of the column)`.
+/// Integer products `[rows, ld]`, the columns' sums and scales → `(product − zero · sum) · (scale
+/// of the row · of the column)`.
 fn dequantise(
-    integers: &[i32],
+    products: &mut [f32],
+    ld: usize,
     rows: &QuantizedRows,
     sums: &[i32],
     scales: &[f32],
-    out: &mut [f32],
 ) {
-    let columns = sums.len();
-    let each = integers.chunks_exact(columns).zip(out.chunks_exact_mut(columns));
-    for ((integers, out), (scale, zero)) in each.zip(rows.scales.iter().zip(&rows.zeros)) {
+    let of_rows = rows.scales.iter().zip(&rows.zeros);
+    for (products, (scale, zero)) in products.chunks_mut(ld).zip(of_rows) {
         let of_columns = sums.iter().zip(scales);
-        for ((out, integer), (sum, column_scale)) in out.iter_mut().zip(integers).zip(of_columns) {
-            *out = (integer - zero * sum) as f32 * (scale * column_scale);
+        for (x, (sum, column_scale)) in products.iter_mut().zip(of_columns) {
+            let integer = x.to_bits() as i32 - zero * sum;
+            *x = integer as f32 * (scale * column_scale);
         }
     }
 }
-}
-
-/// A row of weights as integers: their scale; 1 where all are 0.
-pub fn quantise_weights(
-    x: impl Iterator<Item = f32> + Clone,
-    mut put: impl FnMut(usize, i8),
-) -> f32 {
-    let limit = f32::from(WEIGHT_LIMIT);
-    let most = x.clone().fold(0f32, |most, x| if x.abs() > most { x.abs() } else { most });
-    if most < 1e-30 {
-        x.enumerate().for_each(|(i, _)| put(i, 0));
-        return 1.0;
-    }
-    let inverse = limit / most;
-    for (i, x) in x.enumerate() {
-        let q = rounded(x * inverse).clamp(-i32::from(WEIGHT_LIMIT), i32::from(WEIGHT_LIMIT));
-        put(i, q as i8);
-    }
-    most / limit
 }

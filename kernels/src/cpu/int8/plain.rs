@@ -31,7 +31,7 @@ unsafe fn run(product: &Raw) {
         }
         for (column, sum) in sums.iter().enumerate() {
             // SAFETY: as above.
-            unsafe { *product.c.add(row * COLUMNS + column) = *sum };
+            unsafe { *product.c.add(row * product.c_stride + column) = *sum };
         }
     }
 }

@@ -31,7 +31,7 @@ unsafe fn run(product: &Raw) {
                 }
             }
             for (row, sums) in sums.iter().enumerate() {
-                let c = product.c.add((first + row) * 8);
+                let c = product.c.add((first + row) * product.c_stride);
                 v128_store(c.cast(), sums[0]);
                 v128_store(c.add(4).cast(), sums[1]);
             }

@@ -2,6 +2,7 @@
 
 use super::{DEPTH, Tile};
 use crate::cpu::dispatch;
+use crate::cpu::math::exp;
 
 /// Quantised rows: `x = (q − zero) · scale`.
 #[derive(Debug, Default)]
@@ -29,6 +30,20 @@ impl QuantizedRows {
         self.zeros.clear();
     }
 
+    /// Takes up one row of scores as probabilities: integers of 127 · e^((x − most) · scale), of
+    /// which the scale is one by their sum, so that what they stand for adds up to 1.
+    pub(super) fn push_probabilities(&mut self, tile: &Tile, scores: &[f32], scale: f32) {
+        let row = self.scales.len();
+        let out = &mut self.data[row * self.stride..][..self.stride];
+        let mut sum = 0;
+        match tile.activation_bytes {
+            1 => exponentials::<u8>(scores, scale, out, &mut sum),
+            _ => exponentials::<u16>(scores, scale, bytemuck::cast_slice_mut(out), &mut sum),
+        }
+        self.scales.push(1.0 / sum as f32);
+        self.zeros.push(0);
+    }
+
     /// Takes up rows `[count, columns]`, `ld` apart.
     pub(super) fn quantise(
         &mut self,
@@ -43,8 +58,8 @@ impl QuantizedRows {
             let out = &mut self.data[row * self.stride..][..self.stride];
             let mut found = (1.0, 0);
             match tile.activation_bytes {
-                1 => quantise_row(x, out, &mut found),
-                _ => quantise_row_wide(x, bytemuck::cast_slice_mut(out), &mut found),
+                1 => quantise_row::<u8>(x, out, &mut found),
+                _ => quantise_row::<u16>(x, bytemuck::cast_slice_mut(out), &mut found),
             }
             self.scales.push(found.0);
             self.zeros.push(found.1);
@@ -89,22 +104,52 @@ pub(super) fn rounded(x: f32) -> i32 {
     (x + ROUND).to_bits() as i32 - ROUND.to_bits() as i32
 }
 
+/// An activation's integer as a tile reads it.
+pub trait Unsigned: bytemuck::Pod {
+    /// Of 0…127.
+    fn new(q: i32) -> Self;
+}
+
+impl Unsigned for u8 {
+    #[inline(always)]
+    fn new(q: i32) -> Self {
+        q as u8
+    }
+}
+
+impl Unsigned for u16 {
+    #[inline(always)]
+    fn new(q: i32) -> Self {
+        q as u16
+    }
+}
+
 dispatch! {
-fn quantise_row(x: &[f32], out: &mut [u8], found: &mut (f32, i32)) {
+fn quantise_row<U: Unsigned>(x: &[f32], out: &mut [U], found: &mut (f32, i32)) {
     let (scale, inverse, zero) = scale(range(x));
     for (out, x) in out.iter_mut().zip(x) {
-        *out = (rounded(x * inverse) + zero).clamp(0, MOST as i32) as u8;
+        *out = U::new((rounded(x * inverse) + zero).clamp(0, MOST as i32));
     }
     *found = (scale, zero);
 }
 }
 
 dispatch! {
-fn quantise_row_wide(x: &[f32], out: &mut [u16], found: &mut (f32, i32)) {
-    let (scale, inverse, zero) = scale(range(x));
-    for (out, x) in out.iter_mut().zip(x) {
-        *out = (rounded(x * inverse) + zero).clamp(0, MOST as i32) as u16;
+/// Scores become integers; `sum` is their sum.
+fn exponentials<U: Unsigned>(scores: &[f32], scale: f32, out: &mut [U], sum: &mut i32) {
+    let mut most = [f32::NEG_INFINITY; 16];
+    for chunk in scores.chunks(16) {
+        for (most, x) in most.iter_mut().zip(chunk) {
+            *most = if *x > *most { *x } else { *most };
+        }
     }
-    *found = (scale, zero);
+    let most = most.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    let mut total = 0;
+    for (out, x) in out.iter_mut().zip(scores) {
+        let q = rounded(exp::<false>((*x - most) * scale) * MOST);
+        *out = U::new(q);
+        total += q;
+    }
+    *sum = total;
 }
 }

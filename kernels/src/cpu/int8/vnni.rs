@@ -38,7 +38,7 @@ unsafe fn run(product: &Raw) {
                 }
             }
             for (row, sums) in sums.iter().enumerate() {
-                let c = product.c.add((first + row) * 48);
+                let c = product.c.add((first + row) * product.c_stride);
                 _mm512_storeu_si512(c.cast(), sums[0]);
                 _mm512_storeu_si512(c.add(16).cast(), sums[1]);
                 _mm512_storeu_si512(c.add(32).cast(), sums[2]);

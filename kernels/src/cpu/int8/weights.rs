@@ -1,0 +1,84 @@
+//! Floats as the signed integers of a weight.
+
+use super::WEIGHT_LIMIT;
+use super::rows::rounded;
+use crate::cpu::dispatch;
+
+/// The largest of a weight's integers.
+const LIMIT: f32 = WEIGHT_LIMIT as f32;
+/// What is smaller than this counts as 0: its inverse would be infinite.
+const LEAST: f32 = 1e-30;
+
+/// A row of weights as integers: gives their scale, 1 where all are 0.
+pub fn quantise_weights(x: &[f32], integers: &mut [i8]) -> f32 {
+    let mut scale = 1.0;
+    quantise_row(x, integers, &mut scale);
+    scale
+}
+
+/// Rows of as many columns as there are scales, `ld` apart, as integers `[rows, columns]`: each
+/// column has a scale, 1 where all of it is 0.
+pub fn quantise_columns(x: &[f32], ld: usize, scales: &mut [f32], integers: &mut [i8]) {
+    let mut inverses = vec![0f32; scales.len()];
+    columns(x, ld, scales, &mut inverses, integers);
+}
+
+#[inline(always)]
+fn integer(x: f32, inverse: f32) -> i8 {
+    rounded(x * inverse).clamp(-i32::from(WEIGHT_LIMIT), i32::from(WEIGHT_LIMIT)) as i8
+}
+
+/// The larger; `most` where x is not a number.
+#[inline(always)]
+fn larger(most: f32, x: f32) -> f32 {
+    if x > most { x } else { most }
+}
+
+dispatch! {
+fn quantise_row(x: &[f32], integers: &mut [i8], scale: &mut f32) {
+    let mut most = [0f32; 16];
+    for chunk in x.chunks(16) {
+        for (most, x) in most.iter_mut().zip(chunk) {
+            *most = larger(*most, x.abs());
+        }
+    }
+    let most = most.into_iter().fold(0.0, larger);
+    if most < LEAST {
+        integers.fill(0);
+        *scale = 1.0;
+        return;
+    }
+    let inverse = LIMIT / most;
+    for (q, x) in integers.iter_mut().zip(x) {
+        *q = integer(*x, inverse);
+    }
+    *scale = most / LIMIT;
+}
+}
+
+dispatch! {
+fn columns(
+    x: &[f32],
+    ld: usize,
+    scales: &mut [f32],
+    inverses: &mut [f32],
+    integers: &mut [i8],
+) {
+    scales.fill(0.0);
+    for row in x.chunks(ld) {
+        for (most, x) in scales.iter_mut().zip(row) {
+            *most = larger(*most, x.abs());
+        }
+    }
+    for (scale, inverse) in scales.iter_mut().zip(inverses.iter_mut()) {
+        let is_there = *scale >= LEAST;
+        *inverse = if is_there { LIMIT / *scale } else { 0.0 };
+        *scale = if is_there { *scale / LIMIT } else { 1.0 };
+    }
+    for (row, integers) in x.chunks(ld).zip(integers.chunks_exact_mut(scales.len())) {
+        for ((q, x), inverse) in integers.iter_mut().zip(row).zip(inverses.iter()) {
+            *q = integer(*x, *inverse);
+        }
+    }
+}
+}
