@@ -1,8 +1,9 @@
 //! What happens to a panel's products on their way out.
 
 use crate::Activation;
+use crate::cpu::lanes::{Lanes, Map, map};
 use crate::cpu::math::{normal, tanh};
-use crate::cpu::{Element, dispatch};
+use crate::cpu::{Element, dispatch, exact};
 
 /// A panel's products `[rows, columns]`, and where they go.
 #[derive(Debug, Clone, Copy)]
@@ -87,10 +88,8 @@ pub fn activate<E: Element>(
         }
         match activation {
             Activation::Gelu if panel.exact => {
-                for (out, x) in out.iter_mut().zip(&*before) {
-                    let x = x.get();
-                    *out = E::new(x * normal::<false>(x).0);
-                }
+                // Nothing exact is computed in another type than f32.
+                map(ExactGelu, bytemuck::cast_slice(before), bytemuck::cast_slice_mut(out));
             }
             Activation::Gelu => {
                 for (out, x) in out.iter_mut().zip(&*before) {
@@ -176,6 +175,17 @@ pub fn column_sums<E: Element>(rows: &[E], ld: usize, width: usize, sums: &mut [
         sums[..width].iter_mut().zip(row).for_each(|(sum, x)| *sum += x.get());
     }
 }
+}
+
+/// x · Φ(x), to the bit.
+#[derive(Clone, Copy)]
+struct ExactGelu;
+
+impl Map for ExactGelu {
+    #[inline(always)]
+    fn on<T: Lanes>(self, x: T) -> T {
+        x * exact::normal(x)
+    }
 }
 
 /// Hendrycks and Gimpel's approximation of GELU, and its slope.

@@ -2,7 +2,8 @@
 
 use super::{DEPTH, Tile};
 use crate::cpu::dispatch;
-use crate::cpu::math::exp;
+use crate::cpu::exact::exp_of_negative;
+use crate::cpu::lanes::{Lanes, Map, ROUND, largest, map_to_bytes, range};
 
 /// Quantised rows: `x = (q − zero) · scale`.
 #[derive(Debug, Default)]
@@ -12,14 +13,12 @@ pub struct QuantizedRows {
     pub(super) stride: usize,
     pub(super) scales: Vec<f32>,
     pub(super) zeros: Vec<i32>,
+    /// A row's bytes, where a tile reads wider integers.
+    bytes: Vec<u8>,
 }
 
 /// The largest activation.
 pub(super) const MOST: f32 = 127.0;
-/// Added to a float of up to 2^22, it rounds it to the nearest integer, ties to even, which then
-/// is in the lower bits.
-const ROUND: f32 = 12_582_912.0;
-
 impl QuantizedRows {
     /// Room for so many rows of so many columns, all of them zeros.
     pub(super) fn reset(&mut self, tile: &Tile, rows: usize, columns: usize) {
@@ -34,12 +33,8 @@ impl QuantizedRows {
     /// which the scale is one by their sum, so that what they stand for adds up to 1.
     pub(super) fn push_probabilities(&mut self, tile: &Tile, scores: &[f32], scale: f32) {
         let row = self.scales.len();
-        let out = &mut self.data[row * self.stride..][..self.stride];
         let mut sum = 0;
-        match tile.activation_bytes {
-            1 => exponentials::<u8>(scores, scale, out, &mut sum),
-            _ => exponentials::<u16>(scores, scale, bytemuck::cast_slice_mut(out), &mut sum),
-        }
+        self.put(tile, row, scores.len(), |out| exponentials(scores, scale, out, &mut sum));
         self.scales.push(1.0 / sum as f32);
         self.zeros.push(0);
     }
@@ -55,35 +50,24 @@ impl QuantizedRows {
         self.reset(tile, count, columns);
         for row in 0..count {
             let x = &x[row * ld..][..columns];
-            let out = &mut self.data[row * self.stride..][..self.stride];
             let mut found = (1.0, 0);
-            match tile.activation_bytes {
-                1 => quantise_row::<u8>(x, out, &mut found),
-                _ => quantise_row::<u16>(x, bytemuck::cast_slice_mut(out), &mut found),
-            }
+            self.put(tile, row, columns, |out| quantise_row(x, out, &mut found));
             self.scales.push(found.0);
             self.zeros.push(found.1);
         }
     }
-}
 
-/// The least and the largest, 0 among them.
-#[inline(always)]
-fn range(x: &[f32]) -> (f32, f32) {
-    let (mut least, mut most) = ([0f32; 16], [0f32; 16]);
-    let (whole, rest) = x.as_chunks::<16>();
-    for chunk in whole {
-        for ((least, most), x) in least.iter_mut().zip(&mut most).zip(chunk) {
-            *least = if *x < *least { *x } else { *least };
-            *most = if *x > *most { *x } else { *most };
+    /// Writes a row's bytes, as wide as the tile reads them.
+    fn put(&mut self, tile: &Tile, row: usize, columns: usize, fill: impl FnOnce(&mut [u8])) {
+        let out = &mut self.data[row * self.stride..][..columns * tile.activation_bytes];
+        if tile.activation_bytes == 1 {
+            return fill(out);
         }
+        self.bytes.resize(columns, 0);
+        fill(&mut self.bytes);
+        let wide: &mut [u16] = bytemuck::cast_slice_mut(out);
+        wide.iter_mut().zip(&self.bytes).for_each(|(to, from)| *to = u16::from(*from));
     }
-    for ((least, most), x) in least.iter_mut().zip(&mut most).zip(rest) {
-        *least = if *x < *least { *x } else { *least };
-        *most = if *x > *most { *x } else { *most };
-    }
-    let least = least.into_iter().fold(0.0, |a, b| if b < a { b } else { a });
-    (least, most.into_iter().fold(0.0, |a, b| if b > a { b } else { a }))
 }
 
 /// Scale, its inverse and the zero point of a range.
@@ -104,52 +88,47 @@ pub(super) fn rounded(x: f32) -> i32 {
     (x + ROUND).to_bits() as i32 - ROUND.to_bits() as i32
 }
 
-/// An activation's integer as a tile reads it.
-pub trait Unsigned: bytemuck::Pod {
-    /// Of 0…127.
-    fn new(q: i32) -> Self;
+/// x · inverse, rounded, with the zero point.
+#[derive(Clone, Copy)]
+struct Quantise {
+    inverse: f32,
+    zero: f32,
 }
 
-impl Unsigned for u8 {
+impl Map for Quantise {
     #[inline(always)]
-    fn new(q: i32) -> Self {
-        q as u8
-    }
-}
-
-impl Unsigned for u16 {
-    #[inline(always)]
-    fn new(q: i32) -> Self {
-        q as u16
+    fn on<T: Lanes>(self, x: T) -> T {
+        let q = x * T::splat(self.inverse) + T::splat(ROUND) + T::splat(self.zero);
+        q.or_larger(T::splat(ROUND)).or_smaller(T::splat(ROUND + MOST))
     }
 }
 
 dispatch! {
-fn quantise_row<U: Unsigned>(x: &[f32], out: &mut [U], found: &mut (f32, i32)) {
+fn quantise_row(x: &[f32], out: &mut [u8], found: &mut (f32, i32)) {
     let (scale, inverse, zero) = scale(range(x));
-    for (out, x) in out.iter_mut().zip(x) {
-        *out = U::new((rounded(x * inverse) + zero).clamp(0, MOST as i32));
-    }
+    map_to_bytes(Quantise { inverse, zero: zero as f32 }, x, out);
     *found = (scale, zero);
 }
 }
 
+/// 127 · e^((x − most) · scale), rounded.
+#[derive(Clone, Copy)]
+struct Exponential {
+    most: f32,
+    scale: f32,
+}
+
+impl Map for Exponential {
+    #[inline(always)]
+    fn on<T: Lanes>(self, x: T) -> T {
+        let x = (x - T::splat(self.most)) * T::splat(self.scale);
+        exp_of_negative(x) * T::splat(MOST) + T::splat(ROUND)
+    }
+}
+
 dispatch! {
 /// Scores become integers; `sum` is their sum.
-fn exponentials<U: Unsigned>(scores: &[f32], scale: f32, out: &mut [U], sum: &mut i32) {
-    let mut most = [f32::NEG_INFINITY; 16];
-    for chunk in scores.chunks(16) {
-        for (most, x) in most.iter_mut().zip(chunk) {
-            *most = if *x > *most { *x } else { *most };
-        }
-    }
-    let most = most.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-    let mut total = 0;
-    for (out, x) in out.iter_mut().zip(scores) {
-        let q = rounded(exp::<false>((*x - most) * scale) * MOST);
-        *out = U::new(q);
-        total += q;
-    }
-    *sum = total;
+fn exponentials(scores: &[f32], scale: f32, out: &mut [u8], sum: &mut i32) {
+    *sum = map_to_bytes(Exponential { most: largest(scores), scale }, scores, out);
 }
 }

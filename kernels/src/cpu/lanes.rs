@@ -1,0 +1,185 @@
+//! One body of arithmetic for a number and for several at once.
+//!
+//! Where compilers make vectors of plain loops this is for numbers alone. In a browser they make
+//! poor ones: comparisons become masks, and narrowing goes lane by lane. There the same body is
+//! computed for four at once, and gives the same bits, as no operation here rounds more than once.
+
+use std::ops::{Add, Div, Mul, Sub};
+
+/// A number, or several.
+pub trait Lanes:
+    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
+{
+    /// The same number in each lane.
+    fn splat(x: f32) -> Self;
+    /// Without its sign.
+    fn abs(self) -> Self;
+    /// `other` where it is larger, or else itself.
+    fn or_larger(self, other: Self) -> Self;
+    /// `other` where it is smaller, or else itself.
+    fn or_smaller(self, other: Self) -> Self;
+    /// Of n + 1.5 · 2^23, whose lower bits are n: 2^n.
+    fn power_of_two(self) -> Self;
+    /// One where this is at least 0, the other where it is not.
+    fn choose(self, at_least_0: Self, not: Self) -> Self;
+}
+
+impl Lanes for f32 {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        x
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        self.abs()
+    }
+
+    #[inline(always)]
+    fn or_larger(self, other: Self) -> Self {
+        if self < other { other } else { self }
+    }
+
+    #[inline(always)]
+    fn or_smaller(self, other: Self) -> Self {
+        if other < self { other } else { self }
+    }
+
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        f32::from_bits(self.to_bits().wrapping_add(127) << 23)
+    }
+
+    #[inline(always)]
+    fn choose(self, at_least_0: Self, not: Self) -> Self {
+        if self >= 0.0 { at_least_0 } else { not }
+    }
+}
+
+/// What happens to each number.
+pub trait Map: Copy {
+    /// In as many lanes as there are.
+    fn on<T: Lanes>(self, x: T) -> T;
+}
+
+/// Added to a float of up to 2^22, it rounds it to the nearest integer, ties to even, which then
+/// is in the lower bits.
+pub const ROUND: f32 = 12_582_912.0;
+
+/// Each number's image.
+#[inline(always)]
+pub fn map(map: impl Map, x: &[f32], out: &mut [f32]) {
+    let (x, out) = wide::map(map, x, out);
+    out.iter_mut().zip(x).for_each(|(out, x)| *out = map.on(*x));
+}
+
+/// Each number's image, which must be an integer of 0…127 with [`ROUND`] added; gives their sum.
+#[inline(always)]
+pub fn map_to_bytes(map: impl Map, x: &[f32], out: &mut [u8]) -> i32 {
+    let (x, out, mut sum) = wide::map_to_bytes(map, x, out);
+    for (out, x) in out.iter_mut().zip(x) {
+        let q = (map.on(*x).to_bits() & 127) as i32;
+        *out = q as u8;
+        sum += q;
+    }
+    sum
+}
+
+/// The least and the largest, 0 among them.
+#[inline(always)]
+pub fn range(x: &[f32]) -> (f32, f32) {
+    let (x, mut least, mut most) = wide::range(x);
+    for x in x {
+        (least, most) = (least.or_smaller(*x), most.or_larger(*x));
+    }
+    (least, most)
+}
+
+/// The largest; −∞ where there is none.
+#[inline(always)]
+pub fn largest(x: &[f32]) -> f32 {
+    let (x, most) = wide::largest(x);
+    x.iter().fold(most, |most, x| most.or_larger(*x))
+}
+
+/// What compilers do not do by themselves, as far as whole vectors go, and the rest.
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+mod wide {
+    use super::{Lanes, Map};
+
+    #[inline(always)]
+    pub fn map<'a>(_: impl Map, x: &'a [f32], out: &'a mut [f32]) -> (&'a [f32], &'a mut [f32]) {
+        (x, out)
+    }
+
+    #[inline(always)]
+    pub fn map_to_bytes<'a>(
+        _: impl Map,
+        x: &'a [f32],
+        out: &'a mut [u8],
+    ) -> (&'a [f32], &'a mut [u8], i32) {
+        (x, out, 0)
+    }
+
+    #[inline(always)]
+    pub fn range(x: &[f32]) -> (&[f32], f32, f32) {
+        let (mut least, mut most) = ([0f32; 16], [0f32; 16]);
+        let (whole, rest) = x.as_chunks::<16>();
+        for chunk in whole {
+            for ((least, most), x) in least.iter_mut().zip(&mut most).zip(chunk) {
+                (*least, *most) = (least.or_smaller(*x), most.or_larger(*x));
+            }
+        }
+        let least = least.into_iter().fold(0.0, f32::or_smaller);
+        (rest, least, most.into_iter().fold(0.0, f32::or_larger))
+    }
+
+    #[inline(always)]
+    pub fn largest(x: &[f32]) -> (&[f32], f32) {
+        let mut most = [f32::NEG_INFINITY; 16];
+        let (whole, rest) = x.as_chunks::<16>();
+        for chunk in whole {
+            for (most, x) in most.iter_mut().zip(chunk) {
+                *most = most.or_larger(*x);
+            }
+        }
+        (rest, most.into_iter().fold(f32::NEG_INFINITY, f32::or_larger))
+    }
+}
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod wide;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Copy)]
+    struct Twice;
+
+    impl Map for Twice {
+        fn on<T: Lanes>(self, x: T) -> T {
+            x + x + T::splat(ROUND)
+        }
+    }
+
+    #[test]
+    fn what_is_done_to_many_is_what_is_done_to_each() {
+        for count in [0, 1, 15, 16, 17, 63] {
+            let x: Vec<f32> = (0..count).map(|i| (i * 37 % 64) as f32).collect();
+            let (mut floats, mut bytes) = (vec![0.0; count], vec![0; count]);
+            map(Twice, &x, &mut floats);
+            let sum = map_to_bytes(Twice, &x, &mut bytes);
+            let most = x.iter().copied().fold(0f32, f32::max);
+            for (x, (float, byte)) in x.iter().zip(floats.iter().zip(&bytes)) {
+                assert_eq!((*float, f32::from(*byte)), (2.0 * x + ROUND, 2.0 * x));
+            }
+            assert_eq!(sum as f32, 2.0 * x.iter().sum::<f32>());
+            assert_eq!(range(&x), (0.0, most));
+            let below: Vec<f32> = x.iter().map(|x| -x).collect();
+            assert_eq!(range(&below), (-most, 0.0));
+            let least = below.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            assert_eq!(largest(&below), least);
+        }
+    }
+}

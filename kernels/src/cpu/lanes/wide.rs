@@ -1,0 +1,140 @@
+//! Four lanes at once in WebAssembly.
+
+use std::arch::wasm32::*;
+use std::ops::{Add, Div, Mul, Sub};
+
+use super::{Lanes, Map};
+
+/// Four numbers.
+#[derive(Clone, Copy)]
+struct Four(v128);
+
+macro_rules! operators {
+    ($($operator:ident $method:ident $instruction:ident),*) => {$(
+        impl $operator for Four {
+            type Output = Self;
+
+            #[inline(always)]
+            fn $method(self, other: Self) -> Self {
+                Self($instruction(self.0, other.0))
+            }
+        }
+    )*};
+}
+
+operators!(Add add f32x4_add, Sub sub f32x4_sub, Mul mul f32x4_mul, Div div f32x4_div);
+
+impl Lanes for Four {
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self(f32x4_splat(x))
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self(f32x4_abs(self.0))
+    }
+
+    #[inline(always)]
+    fn or_larger(self, other: Self) -> Self {
+        Self(f32x4_pmax(self.0, other.0))
+    }
+
+    #[inline(always)]
+    fn or_smaller(self, other: Self) -> Self {
+        Self(f32x4_pmin(self.0, other.0))
+    }
+
+    #[inline(always)]
+    fn power_of_two(self) -> Self {
+        Self(i32x4_shl(i32x4_add(self.0, i32x4_splat(127)), 23))
+    }
+
+    #[inline(always)]
+    fn choose(self, at_least_0: Self, not: Self) -> Self {
+        Self(v128_bitselect(at_least_0.0, not.0, f32x4_ge(self.0, f32x4_splat(0.0))))
+    }
+}
+
+#[inline(always)]
+fn load(x: &[f32; 4]) -> Four {
+    // SAFETY: four floats are there, and a vector need not be aligned.
+    Four(unsafe { v128_load(x.as_ptr().cast()) })
+}
+
+/// See [`super::map`].
+#[inline(always)]
+pub fn map<'a>(map: impl Map, x: &'a [f32], out: &'a mut [f32]) -> (&'a [f32], &'a mut [f32]) {
+    let (x, rest) = x.as_chunks::<4>();
+    let (out, rest_out) = out.as_chunks_mut::<4>();
+    for (x, out) in x.iter().zip(out) {
+        // SAFETY: there is room for four floats.
+        unsafe { v128_store(out.as_mut_ptr().cast(), map.on(load(x)).0) };
+    }
+    (rest, rest_out)
+}
+
+/// See [`super::map_to_bytes`].
+#[inline(always)]
+pub fn map_to_bytes<'a>(
+    map: impl Map,
+    x: &'a [f32],
+    out: &'a mut [u8],
+) -> (&'a [f32], &'a mut [u8], i32) {
+    let (x, rest) = x.as_chunks::<16>();
+    let (whole, rest_out) = out[..].split_at_mut(16 * x.len());
+    let mut sums = i32x4_splat(0);
+    for (x, out) in x.iter().zip(whole.as_chunks_mut::<16>().0) {
+        let (x, _) = x.as_chunks::<4>();
+        let q = |i: usize| v128_and(map.on(load(&x[i])).0, i32x4_splat(127));
+        let q = [q(0), q(1), q(2), q(3)];
+        sums = i32x4_add(sums, i32x4_add(i32x4_add(q[0], q[1]), i32x4_add(q[2], q[3])));
+        let bytes =
+            u8x16_narrow_i16x8(i16x8_narrow_i32x4(q[0], q[1]), i16x8_narrow_i32x4(q[2], q[3]));
+        // SAFETY: there is room for sixteen bytes.
+        unsafe { v128_store(out.as_mut_ptr().cast(), bytes) };
+    }
+    let sum = i32x4_extract_lane::<0>(sums)
+        .wrapping_add(i32x4_extract_lane::<1>(sums))
+        .wrapping_add(i32x4_extract_lane::<2>(sums))
+        .wrapping_add(i32x4_extract_lane::<3>(sums));
+    (rest, rest_out, sum)
+}
+
+/// The lanes' numbers.
+#[inline(always)]
+fn each(x: Four) -> [f32; 4] {
+    [
+        f32x4_extract_lane::<0>(x.0),
+        f32x4_extract_lane::<1>(x.0),
+        f32x4_extract_lane::<2>(x.0),
+        f32x4_extract_lane::<3>(x.0),
+    ]
+}
+
+/// See [`super::range`].
+#[inline(always)]
+pub fn range(x: &[f32]) -> (&[f32], f32, f32) {
+    let (mut least, mut most) = ([Four::splat(0.0); 4], [Four::splat(0.0); 4]);
+    let (whole, rest) = x.as_chunks::<16>();
+    for x in whole {
+        for (i, x) in x.as_chunks::<4>().0.iter().enumerate() {
+            (least[i], most[i]) = (least[i].or_smaller(load(x)), most[i].or_larger(load(x)));
+        }
+    }
+    let least = least.into_iter().flat_map(each).fold(0.0, f32::or_smaller);
+    (rest, least, most.into_iter().flat_map(each).fold(0.0, f32::or_larger))
+}
+
+/// See [`super::largest`].
+#[inline(always)]
+pub fn largest(x: &[f32]) -> (&[f32], f32) {
+    let mut most = [Four::splat(f32::NEG_INFINITY); 4];
+    let (whole, rest) = x.as_chunks::<16>();
+    for x in whole {
+        for (i, x) in x.as_chunks::<4>().0.iter().enumerate() {
+            most[i] = most[i].or_larger(load(x));
+        }
+    }
+    (rest, most.into_iter().flat_map(each).fold(f32::NEG_INFINITY, f32::or_larger))
+}
