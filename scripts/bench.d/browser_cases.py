@@ -1,5 +1,6 @@
 """The cases of `scripts/bench browser`: each gives its title, its tables as text, and its figures."""
 
+import csv
 import json
 import math
 import os
@@ -103,6 +104,7 @@ def _check_logits(rows, counts):
         # Int8 goes astray on random words; another model would be out everywhere.
         if median(apart) > 0.5:
             raise SystemExit(f"{row['title']} computes something else")
+    for row in rows:
         for one in row["tokens"].values():
             del one["logits"]
 
@@ -235,8 +237,6 @@ def _right(logits, truths):
 
 def _test_side(bench):
     """The test texts: their file, their texts, and their labels' numbers."""
-    import csv
-
     path = bench.prepare("test-side", "test.csv", data=bench.data)
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
