@@ -46,6 +46,20 @@ function serve(twins) {
   });
 }
 
+/** The large files of all pages; the server makes twins of the others when they are asked for. */
+function filesToLoad() {
+  const site = fs.readdirSync(job.site, { recursive: true, encoding: 'utf8' }).map((name) => path.join(job.site, name));
+  const runtime = path.join(transformersRuntime(), 'dist/ort-wasm-simd-threaded');
+  return [
+    ...site.filter((file) => fs.statSync(file).size > 1e5 && !file.endsWith('.br')),
+    path.join(job.model, 'onnx/model_quantized.onnx'),
+    path.join(job.model, 'tokenizer.json'),
+    path.join(packageOf('@huggingface/transformers'), 'dist/transformers.min.js'),
+    `${runtime}.wasm`,
+    `${runtime}.asyncify.wasm`,
+  ];
+}
+
 /** @param {string} text */
 const say = (text) => process.stderr.write(`bench: ${text}\n`);
 
@@ -85,11 +99,11 @@ const cases = {
     const server = await serve(job.twins);
     /** @type {Record<string, any>} */
     const found = {};
-    // Makes the brotli twins.
-    for (const { name, url } of job.pages) {
-      say(`compressing for ${name} (the first time: some minutes)`);
-      found[name] = { ...(await load(server, url, undefined)), ms: {} };
+    // Before the browser waits for them.
+    for (const file of filesToLoad()) {
+      await twinOf(file, job.twins, (name) => say(`compressing ${name} (once: a large one takes minutes)`));
     }
+    for (const { name, url } of job.pages) found[name] = { ...(await load(server, url, undefined)), ms: {} };
     for (const { name, megabits } of job.lines) {
       for (let round = 0; round < job.rounds; round++) {
         for (const page of job.pages) {
@@ -125,8 +139,7 @@ const cases = {
     const found = [];
     for (const { title, file } of job.files) {
       const from = file.replace(/^npm:/, `${job.npm}/node_modules/`).replace(/^transformers-ort:/, `${transformersRuntime()}/dist/`);
-      say(`compressing ${path.basename(from)}`);
-      const { bytes, compressed } = await twinOf(from, job.twins);
+      const { bytes, compressed } = await twinOf(from, job.twins, (name) => say(`compressing ${name}`));
       found.push({ title, name: path.basename(from), bytes, compressed });
     }
     return found;
@@ -158,7 +171,7 @@ async function load(server, url, megabits) {
   const browser = await launch();
   try {
     const page = await browser.newPage();
-    page.setDefaultTimeout(20 * 60_000);
+    page.setDefaultTimeout(5 * 60_000);
     /** @type {Promise<never>} */
     const failed = new Promise((_, reject) => page.on('pageerror', (error) => reject(new Error(`${url}: ${error}`))));
     failed.catch(() => {});

@@ -26,8 +26,13 @@ const TYPES = {
 const WORTH = 0.98;
 const CHUNK = 16 * 1024;
 
-/** The brotli twin of a file, made once and kept by the content's hash. @param {string} file @param {string} twins */
-export async function twinOf(file, twins) {
+/**
+ * The brotli twin of a file, made once and kept by the content's hash.
+ * @param {string} file
+ * @param {string} twins where twins are kept
+ * @param {(name: string) => void} [onMaking]
+ */
+export async function twinOf(file, twins, onMaking) {
   const content = fs.readFileSync(file);
   const twin = path.join(twins, `${createHash('sha256').update(content).digest('hex')}.br`);
   if (!fs.existsSync(twin)) {
@@ -36,6 +41,7 @@ export async function twinOf(file, twins) {
       [zlib.constants.BROTLI_PARAM_LGWIN]: 24,
       [zlib.constants.BROTLI_PARAM_SIZE_HINT]: content.length,
     };
+    onMaking?.(path.basename(file));
     fs.mkdirSync(twins, { recursive: true });
     fs.writeFileSync(`${twin}.part`, await brotli(content, { params }));
     fs.renameSync(`${twin}.part`, twin);
