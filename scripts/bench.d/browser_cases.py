@@ -292,10 +292,10 @@ def native(bench):
     """Texts per second outside of the browser. pagebert prints no time of its own, so it is the time of many texts less
     that of a few: loading and starting are not in it."""
     path, texts, truths = _test_side(bench)
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         head, body = file.readline(), file.read()
     many, few = os.path.join(bench.work, "many.csv"), os.path.join(bench.work, "few.csv")
-    with open(many, "w", encoding="utf-8") as file:
+    with open(many, "w", encoding="utf-8", newline="") as file:
         file.write(head + body * REPEAT)
     bench.python("prepare.py", "first-rows", out=few, data=path, rows=FEW)
     threads = machine.cores()
