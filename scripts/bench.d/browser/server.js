@@ -3,6 +3,7 @@
 // are fine.
 
 import { createHash } from 'node:crypto';
+import events from 'node:events';
 import fs from 'node:fs';
 import http from 'node:http';
 import path from 'node:path';
@@ -126,10 +127,12 @@ export async function startServer({ mounts, twins }) {
       response.end(body);
       return;
     }
+    const gone = new AbortController();
+    response.once('close', () => gone.abort());
     for (let start = 0; start < body.length && !response.destroyed; start += CHUNK) {
       const chunk = body.subarray(start, start + CHUNK);
       await line.pass(chunk.length);
-      if (!response.write(chunk)) await new Promise((resolve) => response.once('drain', resolve).once('close', resolve));
+      if (!response.write(chunk)) await events.once(response, 'drain', { signal: gone.signal }).catch(() => {});
     }
     response.end();
   });
