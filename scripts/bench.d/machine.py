@@ -13,8 +13,8 @@ print(json.dumps({
     "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
 }))
 """
-# What products in bf16 are fast with.
-FLAGS = ["avx2", "avx512f", "avx512_bf16", "amx_bf16"]
+# What products in bf16 and int8 are fast with.
+FLAGS = ["avx2", "avx512f", "avx512_bf16", "amx_bf16", "avx_vnni", "avx512_vnni", "amx_int8"]
 
 
 def cores():

@@ -1,6 +1,7 @@
 """Makes what a case of the benchmark trains on: prepare.py KIND … (see the bottom)."""
 
 import argparse
+import csv
 import itertools
 import json
 import os
@@ -43,18 +44,48 @@ def bert_base(args):
     save_base(BertForSequenceClassification(config), args.base, args.out)
 
 
-def even_texts(args):
-    """Texts of exactly so many tokens, the two special ones included: words that are one token each."""
+def texts_of(tokenizer, tokens, count):
+    """Texts of exactly so many tokens, the two special ones included, and their ids: words that are one token each."""
     rng = random.Random(0)
-    tokenizer = texts.tokenizer_of(args.base)
     words = sorted(word for word in tokenizer.get_vocab() if word.isascii() and word.isalpha() and word.islower())
-    rows = [
-        (" ".join(rng.choices(words, k=args.tokens - 2)), ("negative", "positive")[index % 2])
-        for index in range(args.rows)
-    ]
-    wrong = [ids for ids in tokenizer([text for text, _ in rows])["input_ids"] if len(ids) != args.tokens]
+    found = [" ".join(rng.choices(words, k=tokens - 2)) for _ in range(count)]
+    ids = tokenizer(found)["input_ids"]
+    wrong = [one for one in ids if len(one) != tokens]
     if wrong:
-        raise SystemExit(f"{len(wrong)} texts do not have {args.tokens} tokens")
+        raise SystemExit(f"{len(wrong)} texts do not have {tokens} tokens")
+    return found, ids
+
+
+def even_texts(args):
+    """Texts of exactly so many tokens."""
+    found, _ = texts_of(texts.tokenizer_of(args.base), args.tokens, args.rows)
+    texts.write(args.out, [(text, ("negative", "positive")[index % 2]) for index, text in enumerate(found)])
+
+
+def measured_texts(args):
+    """Texts of each of these numbers of tokens with their ids, as JSON."""
+    tokenizer = texts.tokenizer_of(args.base)
+    found = {
+        tokens: [{"text": text, "ids": ids} for text, ids in zip(*texts_of(tokenizer, int(tokens), args.rows))]
+        for tokens in args.token_counts.split(",")
+    }
+    with open(args.out, "w", encoding="utf-8") as file:
+        json.dump(found, file)
+
+
+def test_side(args):
+    """The test side of a run; without one, a thousand rows drawn by chance."""
+    rows = list(zip(*texts.read(args.data)))
+    split = os.path.join(args.base, "split.csv")
+    sides = []
+    if os.path.exists(split):
+        with open(split, encoding="utf-8", newline="") as file:
+            sides = [line["side"] for line in csv.DictReader(file)]
+    if len(sides) == len(rows):
+        rows = [row for row, side in zip(rows, sides) if side == "test"]
+    else:
+        random.Random(0).shuffle(rows)
+        rows = rows[:1000]
     texts.write(args.out, rows)
 
 
@@ -103,6 +134,8 @@ KINDS = {
     "base-with-classifier": base_with_classifier,
     "bert-base": bert_base,
     "even-texts": even_texts,
+    "measured-texts": measured_texts,
+    "test-side": test_side,
     "many-texts": many_texts,
     "first-rows": first_rows,
     "plan": plan,
@@ -117,6 +150,7 @@ def main():
     parser.add_argument("--data")
     parser.add_argument("--rows", type=int)
     parser.add_argument("--tokens", type=int)
+    parser.add_argument("--token-counts", help="with commas between")
     parser.add_argument("--max-tokens", type=int, default=512)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--steps", type=int)
