@@ -49,12 +49,14 @@ impl<E: Element> Layer<E> {
         let mut qkv = Buffer::any(tokens * 3 * hidden);
         let tasks = blocks(&mut rounded, tokens, x_ld).into_iter();
         let tasks = tasks.zip(blocks(&mut qkv, tokens, 3 * hidden)).collect();
-        let (columns, exact) = (self.qkv.forward.columns(), self.qkv.forward.is_exact());
+        let (weight, out_weight) = (self.qkv.weight.read(), self.attention_output.weight.read());
+        let (forward, out_forward) = (&weight.forward, &out_weight.forward);
+        let (columns, exact) = (forward.columns(), forward.is_exact());
         for_each(tasks, |index, (rounded, qkv): (&mut [E], &mut [E])| {
             let count = rounded.len() / x_ld;
             round_rows(&x[index * BLOCK * hidden..][..count * hidden], hidden, x_ld, rounded);
             let operand = whole_rows(rounded, x_ld, count);
-            self.qkv.forward.multiply(&operand, x_ld, (count, hidden), |first, products| {
+            forward.multiply(&operand, x_ld, (count, hidden), |first, products| {
                 let panel = Panel::new(products, columns, first, 3 * hidden);
                 add_bias(&panel, &self.qkv.bias, qkv, 3 * hidden);
             });
@@ -84,9 +86,8 @@ impl<E: Element> Layer<E> {
             let context = &context[first_row * hidden..][..count * hidden];
             let mut y = Buffer::<f32>::zeros(count * hidden);
             let operand = operand(context, hidden, x_ld, count);
-            let columns = self.attention_output.forward.columns();
-            let forward = &self.attention_output.forward;
-            forward.multiply(&operand, x_ld, (count, hidden), |first, products| {
+            let columns = out_forward.columns();
+            out_forward.multiply(&operand, x_ld, (count, hidden), |first, products| {
                 add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
             });
             for (row, inverse) in inverse.iter_mut().enumerate() {
@@ -121,9 +122,8 @@ impl<E: Element> Layer<E> {
         let shape = self.shape(rows, drop);
         let out_rows = shape.rows();
         let columns = E::kernel().columns;
-        let (Some(output_back), Some(qkv_back)) =
-            (&self.attention_output.backward, &self.qkv.backward)
-        else {
+        let (weight, out_weight) = (self.qkv.weight.read(), self.attention_output.weight.read());
+        let (Some(output_back), Some(qkv_back)) = (&out_weight.backward, &weight.backward) else {
             return Buffer::zeros(tokens * hidden);
         };
 

@@ -31,12 +31,14 @@ impl<E: Element> Layer<E> {
         let (hidden, wide) = (self.output.outputs, self.intermediate.outputs);
         let (x_ld, wide_ld) = (ld::<E>(hidden), ld::<E>(wide));
         let rows = x.len() / hidden;
-        let columns = self.intermediate.forward.columns();
+        let (weight, out_weight) = (self.intermediate.weight.read(), self.output.weight.read());
+        let (forward, out_forward) = (&weight.forward, &out_weight.forward);
+        let columns = forward.columns();
         let mut out = Buffer::<f32>::any(rows * hidden);
         let mut rounded = room(rows, hidden, x_ld);
         // Nothing but the backward pass looks at these again.
         let kept = if keep { rows } else { 0 };
-        let panels_width = self.intermediate.forward.count() * columns;
+        let panels_width = forward.count() * columns;
         let mut before = Buffer::any(kept * panels_width);
         let mut norm = SavedNorm::new(kept, hidden);
         let mut before_blocks = blocks(&mut before, kept, panels_width).into_iter();
@@ -62,7 +64,6 @@ impl<E: Element> Layer<E> {
             let padded_rows = count.next_multiple_of(E::kernel().rows);
             let mut inner = room(padded_rows, wide, wide_ld);
             let operand = whole_rows(rounded, x_ld, count);
-            let forward = &self.intermediate.forward;
             forward.multiply(&operand, x_ld, (count, hidden), |first, products| {
                 let mut panel = Panel::new(products, columns, first, wide);
                 panel.exact = forward.is_exact();
@@ -71,8 +72,8 @@ impl<E: Element> Layer<E> {
                 activate(&panel, bias, self.activation, before, &mut inner, wide_ld);
             });
             let mut y = Buffer::<f32>::zeros(count * hidden);
-            let columns = self.output.forward.columns();
-            self.output.forward.multiply(&inner, wide_ld, (count, wide), |first, products| {
+            let columns = out_forward.columns();
+            out_forward.multiply(&inner, wide_ld, (count, wide), |first, products| {
                 add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
             });
             for (row, inverse) in inverse.iter_mut().enumerate() {
@@ -105,13 +106,13 @@ impl<E: Element> Layer<E> {
         let rows = grad.len() / hidden;
         let columns = E::kernel().columns;
         let mut dx = Buffer::<f32>::any(grad.len());
-        let (Some(output_back), Some(intermediate_back)) =
-            (&self.output.backward, &self.intermediate.backward)
+        let (weight, out_weight) = (self.intermediate.weight.read(), self.output.weight.read());
+        let (Some(output_back), Some(intermediate_back)) = (&out_weight.backward, &weight.backward)
         else {
             dx.fill(0.0);
             return dx;
         };
-        let intermediate_panels = self.intermediate.forward.count();
+        let intermediate_panels = weight.forward.count();
         let mut outer_operands = Operands::new(rows, &self.output);
         let mut inner_operands = Operands::new(rows, &self.intermediate);
         // For each block: sums for the norm and the second bias, then for the first bias.

@@ -1,7 +1,9 @@
 //! A linear layer's three products: forward, input gradient, weight gradient.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
+use super::packed_weight::PackedWeight;
 use crate::cpu::adamw::squares_of;
 use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS, Product, prefetch};
 use crate::cpu::int8::Int8Panels;
@@ -18,35 +20,10 @@ pub struct Linear<E: Element> {
     pub outputs: usize,
     /// `[out]`
     pub bias: Vec<f32>,
-    /// For the forward pass.
-    pub forward: Forward<E>,
-    /// For the input's gradient, where there is to be one.
-    pub backward: Option<Panels<E>>,
+    /// The weight.
+    pub weight: Arc<PackedWeight<E>>,
     /// Where the weight's and the bias's gradients go.
     pub gradients: Option<(GradientSlot, GradientSlot)>,
-}
-
-impl<E: Element> Linear<E> {
-    /// Packs weight `[out, in]`.
-    pub fn new(
-        weight: &[f32],
-        bias: Vec<f32>,
-        gradients: Option<(GradientSlot, GradientSlot)>,
-    ) -> Self {
-        let outputs = bias.len();
-        let inputs = weight.len() / outputs.max(1);
-        let shape = (outputs, inputs);
-        let backward = gradients.is_some().then(|| Panels::straight(weight, shape));
-        let forward = Forward::Float(Panels::transposed(weight, shape));
-        Self { inputs, outputs, bias, forward, backward, gradients }
-    }
-
-    /// Packs integers `[out, in]`, for inference.
-    pub fn int8(panels: Int8Panels, bias: Vec<f32>, inputs: usize) -> Self {
-        let outputs = bias.len();
-        let forward = Forward::Int8(panels);
-        Self { inputs, outputs, bias, forward, backward: None, gradients: None }
-    }
 }
 
 /// A weight of the forward pass: the one thing in which inference in integers differs.
