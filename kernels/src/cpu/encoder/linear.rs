@@ -1,6 +1,6 @@
 //! A linear layer's three products: forward, input gradient, weight gradient.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use super::packed_weight::PackedWeight;
@@ -8,7 +8,7 @@ use crate::cpu::adamw::squares_of;
 use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS, Product, prefetch};
 use crate::cpu::int8::Int8Panels;
 use crate::cpu::pack::{Panels, rows_to_columns, rows_to_panels};
-use crate::cpu::parallel::{BLOCK, for_each, pieces};
+use crate::cpu::parallel::{BLOCK, Runs, for_each, pieces};
 use crate::cpu::{Buffer, Element, element::padded};
 use crate::gradients::GradientSlot;
 
@@ -56,22 +56,27 @@ impl<E: Element> Forward<E> {
         matches!(self, Self::Int8(_))
     }
 
-    /// Multiplies up to [`BLOCK`] rows, `ld` apart; see [`multiply`].
+    /// Multiplies `count` rows, `ld` apart; see [`multiply`].
     pub fn multiply(
         &self,
         rows: &[E],
         ld: usize,
         (count, inputs): (usize, usize),
-        epilogue: impl FnMut(usize, &[f32]),
+        mut epilogue: impl FnMut(Range<usize>, usize, &[f32]),
     ) {
         match self {
             Self::Float(panels) => multiply(rows, ld, count, panels, epilogue),
             Self::Int8(panels) => {
-                let mut x = Buffer::<f32>::any(count * inputs);
-                for (x, row) in x.chunks_exact_mut(inputs).zip(rows.chunks(ld)) {
-                    x.iter_mut().zip(row).for_each(|(x, e)| *x = e.get());
+                for block in row_blocks(count) {
+                    let mut x = Buffer::<f32>::any(block.len() * inputs);
+                    let rows = rows[block.start * ld..].chunks(ld);
+                    for (x, row) in x.chunks_exact_mut(inputs).zip(rows) {
+                        x.iter_mut().zip(row).for_each(|(x, e)| *x = e.get());
+                    }
+                    panels.multiply(&x, inputs, block.len(), |first, products| {
+                        epilogue(block.clone(), first, products);
+                    });
                 }
-                panels.multiply(&x, inputs, count, epilogue);
             }
         }
     }
@@ -81,42 +86,56 @@ impl<E: Element> Forward<E> {
 #[repr(align(64))]
 struct Products([f32; BLOCK * MOST_COLUMNS]);
 
-/// Multiplies up to [`BLOCK`] rows, `ld` apart, with panels. `epilogue` gets, panel by panel, the
-/// first of its columns, and the products `[rows, columns]`, without bias.
+/// Multiplies `count` rows, `ld` apart, with panels: each panel with all rows, block by block, while
+/// it is in the first cache. `epilogue` gets the block's rows, the first of the panel's columns, and
+/// the products `[rows, columns]`, without bias.
 pub fn multiply<E: Element>(
     rows: &[E],
     ld: usize,
     count: usize,
     panels: &Panels<E>,
-    mut epilogue: impl FnMut(usize, &[f32]),
+    mut epilogue: impl FnMut(Range<usize>, usize, &[f32]),
 ) {
     let kernel = E::kernel();
     let mut products = Products([0f32; BLOCK * MOST_COLUMNS]);
     let products = &mut products.0;
-    let padded_rows = count.next_multiple_of(kernel.rows);
+    let operands: Vec<_> = row_blocks(count)
+        .map(|block| (whole_rows(&rows[block.start * ld..], ld, block.len()), block))
+        .collect();
     for panel in 0..panels.count {
-        let product = Product {
-            a: rows,
-            lda: ld,
-            b: &panels.data[panel * panels.stride..],
-            panel_stride: panels.stride,
-            depth: panels.depth,
-            blocks: Blocks::ONE,
-            rows: padded_rows,
-            panels: 1,
-        };
-        kernel.multiply(&product, products, kernel.columns, Into::Replace);
-        // All rows' tasks read all panels, which are more than a processor's own cache holds: the
-        // next one comes from the shared cache during the epilogue.
-        if let Some(next) = panels.data.get((panel + 1) * panels.stride..) {
-            prefetch(&next[..panels.stride.min(next.len())]);
+        // All runs' tasks read all panels, which are more than a processor's own cache holds: the
+        // next one comes from the shared cache during the epilogues, a part in each.
+        let next = panels.data.get((panel + 1) * panels.stride..).unwrap_or_default();
+        let next = &next[..panels.stride.min(next.len())];
+        let mut parts = next.chunks(next.len().div_ceil(operands.len().max(1)).max(1));
+        for (operand, block) in &operands {
+            let product = Product {
+                a: operand,
+                lda: ld,
+                b: &panels.data[panel * panels.stride..],
+                panel_stride: panels.stride,
+                depth: panels.depth,
+                blocks: Blocks::ONE,
+                rows: block.len().next_multiple_of(kernel.rows),
+                panels: 1,
+            };
+            kernel.multiply(&product, products, kernel.columns, Into::Replace);
+            if let Some(part) = parts.next() {
+                prefetch(part);
+            }
+            let products = &products[..block.len() * kernel.columns];
+            epilogue(block.clone(), panel * kernel.columns, products);
         }
-        epilogue(panel * kernel.columns, &products[..count * kernel.columns]);
     }
 }
 
+/// The blocks of so many rows.
+fn row_blocks(count: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(BLOCK).map(move |start| start..(start + BLOCK).min(count))
+}
+
 /// Rows that a kernel may read: with rows of zeros behind them where their number asks for it.
-pub fn whole_rows<E: Element>(rows: &[E], ld: usize, count: usize) -> Rows<'_, E> {
+fn whole_rows<E: Element>(rows: &[E], ld: usize, count: usize) -> Rows<'_, E> {
     let padded_rows = count.next_multiple_of(E::kernel().rows);
     if rows.len() >= padded_rows * ld {
         return Rows::Borrowed(rows);
@@ -158,10 +177,12 @@ pub struct Operands<E: Element> {
     inputs: usize,
 }
 
-/// One block's part of [`Operands`].
-pub struct OperandBlock<'a, E> {
+/// A run's part of [`Operands`].
+pub struct OperandRun<'a, E> {
     columns: &'a mut [E],
+    columns_size: usize,
     panels: &'a mut [E],
+    panels_size: usize,
 }
 
 impl<E: Element> Operands<E> {
@@ -181,11 +202,16 @@ impl<E: Element> Operands<E> {
         }
     }
 
-    /// Each block's part.
-    pub fn blocks(&mut self) -> Vec<OperandBlock<'_, E>> {
-        let columns = self.columns.chunks_exact_mut(self.columns_size.max(1));
-        let panels = self.panels.chunks_exact_mut(self.panels_size.max(1));
-        columns.zip(panels).map(|(columns, panels)| OperandBlock { columns, panels }).collect()
+    /// Each run's part.
+    pub fn runs(&mut self, runs: Runs) -> Vec<OperandRun<'_, E>> {
+        let (columns_size, panels_size) = (self.columns_size, self.panels_size);
+        let columns = runs.cut_blocks(&mut self.columns, columns_size);
+        let panels = runs.cut_blocks(&mut self.panels, panels_size);
+        columns
+            .into_iter()
+            .zip(panels)
+            .map(|(columns, panels)| OperandRun { columns, columns_size, panels, panels_size })
+            .collect()
     }
 
     /// Multiplies them and hands the weight's gradient `[out, in]` over.
@@ -238,8 +264,8 @@ impl<E: Element> Operands<E> {
     }
 }
 
-impl<E: Element> OperandBlock<'_, E> {
-    /// Takes up a block's rows of the gradient, `grad_ld` apart, and of the input, `x_ld` apart.
+impl<E: Element> OperandRun<'_, E> {
+    /// Takes up a run's rows of the gradient, `grad_ld` apart, and of the input, `x_ld` apart.
     pub fn fill(
         &mut self,
         linear: &Linear<E>,
@@ -247,9 +273,14 @@ impl<E: Element> OperandBlock<'_, E> {
         (grad, grad_ld): (&[E], usize),
         (x, x_ld): (&[E], usize),
     ) {
-        rows_to_columns(grad, grad_ld, count, linear.outputs, BLOCK, self.columns);
         let columns = E::kernel().columns;
-        rows_to_panels(x, x_ld, count, linear.inputs, BLOCK, columns, self.panels);
+        let parts = self.columns.chunks_exact_mut(self.columns_size.max(1));
+        let parts = parts.zip(self.panels.chunks_exact_mut(self.panels_size.max(1)));
+        for (rows, (to_columns, to_panels)) in row_blocks(count).zip(parts) {
+            let (grad, x) = (&grad[rows.start * grad_ld..], &x[rows.start * x_ld..]);
+            rows_to_columns(grad, grad_ld, rows.len(), linear.outputs, BLOCK, to_columns);
+            rows_to_panels(x, x_ld, rows.len(), linear.inputs, BLOCK, columns, to_panels);
+        }
     }
 }
 
