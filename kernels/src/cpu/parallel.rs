@@ -76,13 +76,14 @@ impl Runs {
     }
 }
 
+/// How many threads there are.
 #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
-fn threads() -> usize {
+pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
 #[cfg(not(any(not(target_family = "wasm"), target_feature = "atomics")))]
-fn threads() -> usize {
+pub fn threads() -> usize {
     1
 }
 

@@ -4,7 +4,7 @@ use super::Layer;
 use super::add_norm::{self, SavedNorm};
 use super::attention_block::finish;
 use super::elementwise::{Panel, activate, activate_backward, add_to, store};
-use super::linear::{Operands, ld, multiply, room};
+use super::linear::{Operands, ld, multiply, room, spread_ld};
 use crate::Dropout;
 use crate::cpu::pack::round_rows;
 use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
@@ -29,7 +29,7 @@ impl<E: Element> Layer<E> {
         keep: bool,
     ) -> (Buffer<f32>, Option<SavedFeedForward<E>>) {
         let (hidden, wide) = (self.output.outputs, self.intermediate.outputs);
-        let (x_ld, wide_ld) = (ld::<E>(hidden), ld::<E>(wide));
+        let (x_ld, wide_ld) = (ld::<E>(hidden), spread_ld::<E>(wide));
         let rows = x.len() / hidden;
         let (weight, out_weight) = (self.intermediate.weight.read(), self.output.weight.read());
         let (forward, out_forward) = (&weight.forward, &out_weight.forward);
@@ -108,7 +108,7 @@ impl<E: Element> Layer<E> {
         drop: Option<Dropout>,
     ) -> Buffer<f32> {
         let (hidden, wide) = (self.output.outputs, self.intermediate.outputs);
-        let (x_ld, wide_ld) = (ld::<E>(hidden), ld::<E>(wide));
+        let (x_ld, wide_ld) = (ld::<E>(hidden), spread_ld::<E>(wide));
         let rows = grad.len() / hidden;
         let columns = E::kernel().columns;
         let mut dx = Buffer::<f32>::any(grad.len());

@@ -8,7 +8,7 @@ use crate::cpu::adamw::squares_of;
 use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS, Product, prefetch};
 use crate::cpu::int8::Int8Panels;
 use crate::cpu::pack::{Panels, rows_to_columns, rows_to_panels};
-use crate::cpu::parallel::{BLOCK, Runs, for_each, pieces};
+use crate::cpu::parallel::{BLOCK, Runs, for_each, pieces, threads};
 use crate::cpu::{Buffer, Element, element::padded};
 use crate::gradients::GradientSlot;
 
@@ -97,6 +97,7 @@ pub fn multiply<E: Element>(
     mut epilogue: impl FnMut(Range<usize>, usize, &[f32]),
 ) {
     let kernel = E::kernel();
+    let _held = kernel.hold();
     let mut products = Products([0f32; BLOCK * MOST_COLUMNS]);
     let products = &mut products.0;
     let operands: Vec<_> = row_blocks(count)
@@ -214,39 +215,70 @@ impl<E: Element> Operands<E> {
             .collect()
     }
 
+    /// Rows of the gradient that one task computes, which changes none of their bits. Panels that do
+    /// not stay in the second cache from one task to the next are better read by few.
+    fn rows_together(&self) -> usize {
+        const FEW: usize = 64;
+        const MOST: usize = 192;
+        const LARGE_BYTES: usize = 1 << 20;
+        if size_of_val(&*self.panels) < LARGE_BYTES {
+            return FEW;
+        }
+        self.outputs.div_ceil(threads()).next_multiple_of(FEW / 2).clamp(FEW, MOST)
+    }
+
     /// Multiplies them and hands the weight's gradient `[out, in]` over.
     pub fn finish(&self, slot: &GradientSlot) {
-        // Rows of the gradient that one task computes.
-        const ROWS: usize = 64;
         let kernel = E::kernel();
         let (inputs, width) = (self.inputs, kernel.panels(self.inputs) * kernel.columns);
-        let blocks = Blocks {
-            count: self.columns.len() / self.columns_size.max(1),
-            a_stride: self.columns_size,
-            b_stride: self.panels_size,
-        };
+        let rows_together = self.rows_together();
+        let count = self.columns.len() / self.columns_size.max(1);
+        // So much of a panel stays in the first cache from one tile's rows to the next one's.
+        const PANEL_BYTES: usize = 28 << 10;
+        let panel = BLOCK * kernel.columns;
+        let blocks_together = (PANEL_BYTES / (panel * size_of::<E>())).max(1);
         let size = self.outputs * inputs;
         slot.dense_with_squares(size, self.outputs, |gradient, squares, into| {
-            let starts = (0..self.outputs).step_by(ROWS);
-            let lengths = starts.map(|start| ROWS.min(self.outputs - start) * inputs);
-            let tasks = pieces(gradient, lengths).into_iter().zip(squares.chunks_mut(ROWS));
+            let starts = (0..self.outputs).step_by(rows_together);
+            let lengths = starts.map(|start| rows_together.min(self.outputs - start) * inputs);
+            let tasks =
+                pieces(gradient, lengths).into_iter().zip(squares.chunks_mut(rows_together));
             for_each(tasks.collect(), |index, (gradient, squares): (&mut [f32], &mut [f64])| {
                 let rows = squares.len();
-                let product = Product {
-                    a: &self.columns[index * ROWS * BLOCK..],
-                    lda: BLOCK,
-                    b: &self.panels,
-                    panel_stride: BLOCK * kernel.columns,
-                    depth: BLOCK,
-                    blocks,
-                    rows: rows.next_multiple_of(kernel.rows),
-                    panels: kernel.panels(inputs),
+                let padded_rows = rows.next_multiple_of(kernel.rows);
+                let multiply = |to: &mut [f32], ld: usize, into: Into| {
+                    let _held = kernel.hold();
+                    for column in 0..kernel.panels(inputs) {
+                        for first in (0..count).step_by(blocks_together) {
+                            let product = Product {
+                                a: &self.columns
+                                    [first * self.columns_size + index * rows_together * BLOCK..],
+                                lda: BLOCK,
+                                b: &self.panels[first * self.panels_size + column * panel..],
+                                panel_stride: panel,
+                                depth: BLOCK,
+                                blocks: Blocks {
+                                    count: blocks_together.min(count - first),
+                                    a_stride: self.columns_size,
+                                    b_stride: self.panels_size,
+                                },
+                                rows: padded_rows,
+                                panels: 1,
+                            };
+                            let into = if first == 0 { into } else { Into::Add };
+                            kernel.multiply(&product, &mut to[column * kernel.columns..], ld, into);
+                        }
+                    }
                 };
-                if width == inputs && product.rows == rows {
-                    kernel.multiply(&product, gradient, inputs, into);
+                if count == 0 {
+                    if into == Into::Replace {
+                        gradient.fill(0.0);
+                    }
+                } else if width == inputs && padded_rows == rows {
+                    multiply(gradient, inputs, into);
                 } else {
-                    let mut scratch = Buffer::<f32>::any(product.rows * width);
-                    kernel.multiply(&product, &mut scratch, width, Into::Replace);
+                    let mut scratch = Buffer::<f32>::any(padded_rows * width);
+                    multiply(&mut scratch, width, Into::Replace);
                     for (row, from) in gradient.chunks_exact_mut(inputs).zip(scratch.chunks(width))
                     {
                         match into {
@@ -289,7 +321,15 @@ pub fn ld<E: Element>(columns: usize) -> usize {
     padded::<E>(columns)
 }
 
-/// Room for rows of `width`, `ld` apart, which between them hold zeros.
+/// Columns of a row of which tiles read sixteen or more at once: where the rows of one tile would
+/// crowd into few sets of the first cache, they are a line apart more.
+pub fn spread_ld<E: Element>(columns: usize) -> usize {
+    const LINE_BYTES: usize = 64;
+    let (ld, line) = (ld::<E>(columns), LINE_BYTES / size_of::<E>());
+    if ld.is_multiple_of(16 * line) { ld + line } else { ld }
+}
+
+/// Room for rows of `width`, `ld` apart, which hold zeros where products read beyond their width.
 pub fn room<E: Element>(rows: usize, width: usize, ld: usize) -> Buffer<E> {
-    if width == ld { Buffer::any(rows * ld) } else { Buffer::zeros(rows * ld) }
+    if width == padded::<E>(width) { Buffer::any(rows * ld) } else { Buffer::zeros(rows * ld) }
 }
