@@ -37,7 +37,7 @@ pub struct Kernel<E> {
 pub use amx::Held;
 /// Elsewhere nothing is set up.
 #[cfg(not(target_arch = "x86_64"))]
-pub struct Held;
+pub enum Held {}
 
 /// The kernel for f32 operands.
 pub fn f32_kernel(isa: Isa) -> Kernel<f32> {
