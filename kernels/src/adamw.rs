@@ -7,6 +7,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, Var, bail};
 
 use crate::cpu;
+use crate::cpu::adamw::Values;
 use crate::gradients::{GradientSlot, Gradients};
 
 /// What stays the same over a run; the learning rate comes with each step.
@@ -53,6 +54,8 @@ enum Moments {
 pub struct AdamW {
     config: AdamWConfig,
     slots: Vec<Slot>,
+    /// Who is to hear of a step.
+    gradients: Option<Gradients>,
     step: u64,
 }
 
@@ -69,14 +72,16 @@ impl AdamW {
             };
             slots.push(Slot { name, var, decays, moments, gradient: None, live: Vec::new() });
         }
-        Ok(Self { config, slots, step: 0 })
+        Ok(Self { config, slots, gradients: None, step: 0 })
     }
 
-    /// Takes gradients from the slots that a model has asked for, in the place of autograd's.
+    /// Takes gradients from the slots that a model has asked for, in the place of autograd's, and
+    /// counts its steps as changes of the weights there.
     pub fn with_gradients(mut self, gradients: &Gradients) -> Self {
         for slot in &mut self.slots {
             slot.gradient = gradients.find(&slot.name);
         }
+        self.gradients = Some(gradients.clone());
         self
     }
 
@@ -104,6 +109,8 @@ impl AdamW {
             _ => 1.0,
         };
         self.step += 1;
+        // Before the first of them, so that a step that fails has changed them too.
+        let version = self.gradients.as_ref().map_or(0, Gradients::weights_changed);
         let exponent = self.step as i32;
         for slot in &mut self.slots {
             let weight_decay = if slot.decays { self.config.weight_decay } else { 0.0 };
@@ -116,7 +123,7 @@ impl AdamW {
                 step_size: lr / (1.0 - self.config.beta1.powi(exponent)),
                 root_correction: (1.0 - self.config.beta2.powi(exponent)).sqrt(),
             };
-            slot.update(&update, grads)?;
+            slot.update(&update, grads, version)?;
         }
         Ok(norm)
     }
@@ -193,7 +200,7 @@ impl Slot {
         Ok(f64::from(sum.to_scalar::<f32>()?))
     }
 
-    fn update(&mut self, update: &Update, grads: &GradStore) -> Result<()> {
+    fn update(&mut self, update: &Update, grads: &GradStore, version: u64) -> Result<()> {
         let slot = self.gradient.clone();
         let (m, v) = match &mut self.moments {
             Moments::Device { m, v } => {
@@ -206,13 +213,22 @@ impl Slot {
         let Some(slot) = slot else {
             let Some(grad) = grads.get(&self.var) else { return Ok(()) };
             return with(grad, |grad| {
-                in_place(&self.var, |param| cpu::adamw::step(&step, param, grad, m, v))
+                in_place(&self.var, |param| {
+                    cpu::adamw::step(&step, Values { param, grad, mean: m, square: v });
+                })
             });
         };
+        let follower = slot.follower();
         let gradient = slot.lock();
-        let Some(values) = gradient.values() else { return Ok(()) };
+        let Some(grad) = gradient.values() else { return Ok(()) };
         let Some(ids) = gradient.rows() else {
-            return in_place(&self.var, |param| cpu::adamw::step(&step, param, values, m, v));
+            return in_place(&self.var, |param| {
+                let values = Values { param, grad, mean: m, square: v };
+                match follower {
+                    Some(follower) => follower.step(version, &step, values),
+                    None => cpu::adamw::step(&step, values),
+                }
+            });
         };
         if self.decays {
             bail!("parameter {}: rows that no batch touches would not decay", self.name);
@@ -224,7 +240,7 @@ impl Slot {
             self.live = m.chunks(width).zip(v.chunks(width)).map(moved).collect();
         }
         ids.iter().for_each(|id| self.live[*id as usize] = true);
-        let table = cpu::adamw::Rows { width, live: &self.live, ids, values };
+        let table = cpu::adamw::Rows { width, live: &self.live, ids, values: grad };
         in_place(&self.var, |param| cpu::adamw::step_rows(&step, param, table, m, v))
     }
 }

@@ -9,12 +9,19 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{Device, Result, Shape, Tensor, bail};
 
-use crate::cpu::adamw::sum_of_squares;
+use crate::cpu::adamw::{Step, Values, sum_of_squares};
 use crate::cpu::gemm::Into;
 
 /// One parameter's gradient.
 #[derive(Debug, Clone, Default)]
 pub struct GradientSlot(Arc<Mutex<Gradient>>);
+
+/// Another form of a weight, which an optimizer can keep in step with it.
+pub(crate) trait Follower: std::fmt::Debug + Send + Sync {
+    /// AdamW's step. What was of the weights' `version` before is of the next one behind it; what
+    /// was not stays behind.
+    fn step(&self, version: u64, step: &Step, values: Values<'_>);
+}
 
 /// What a slot holds.
 #[derive(Debug, Default)]
@@ -27,6 +34,8 @@ pub struct Gradient {
     /// up; empty elsewhere.
     squares: Vec<f64>,
     filled: bool,
+    /// What else the weight is kept in.
+    follower: Option<Arc<dyn Follower>>,
 }
 
 impl Gradient {
@@ -79,6 +88,16 @@ impl GradientSlot {
             }
         }
         Tensor::from_vec(all, shape, &Device::Cpu).map(Some)
+    }
+
+    /// Says what else the weight is kept in.
+    pub(crate) fn follow(&self, follower: Arc<dyn Follower>) {
+        self.lock().follower = Some(follower);
+    }
+
+    /// What else the weight is kept in.
+    pub(crate) fn follower(&self) -> Option<Arc<dyn Follower>> {
+        self.lock().follower.clone()
     }
 
     /// Lends the elements out, to be replaced or added to.
@@ -186,9 +205,10 @@ impl Gradients {
         slots.values().for_each(|slot| *slot.lock() = Gradient::default());
     }
 
-    /// Says that weights have changed, so that packed copies of them are made anew.
-    pub fn weights_changed(&self) {
-        self.version.fetch_add(1, Ordering::Relaxed);
+    /// Says that weights have changed, so that packed copies of them are made anew. Gives the count
+    /// before this change.
+    pub fn weights_changed(&self) -> u64 {
+        self.version.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Counts the weights' changes.

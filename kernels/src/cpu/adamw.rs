@@ -29,16 +29,35 @@ pub struct Step {
 /// Elements of one task: large enough to be worth it.
 const PIECE: usize = 1 << 15;
 
+/// A parameter, its gradient, and the running means of that and of its square.
+pub struct Values<'a> {
+    /// The parameter.
+    pub param: &'a mut [f32],
+    /// Its gradient.
+    pub grad: &'a [f32],
+    /// The gradient's running mean.
+    pub mean: &'a mut [f32],
+    /// The squared gradient's.
+    pub square: &'a mut [f32],
+}
+
+impl<'a> Values<'a> {
+    /// Pieces of so many elements.
+    pub fn chunks(self, size: usize) -> impl Iterator<Item = Values<'a>> {
+        let moments = self.mean.chunks_mut(size).zip(self.square.chunks_mut(size));
+        let pieces = self.param.chunks_mut(size).zip(self.grad.chunks(size)).zip(moments);
+        pieces.map(|((param, grad), (mean, square))| Values { param, grad, mean, square })
+    }
+
+    /// One step, in place, on this thread.
+    pub fn step(&mut self, step: &Step) {
+        piece(step, self.param, self.grad, self.mean, self.square);
+    }
+}
+
 /// One step on one parameter, in place.
-pub fn step(step: &Step, param: &mut [f32], grad: &[f32], mean: &mut [f32], square: &mut [f32]) {
-    #[cfg(not(target_family = "wasm"))]
-    param
-        .par_chunks_mut(PIECE)
-        .zip(grad.par_chunks(PIECE))
-        .zip(mean.par_chunks_mut(PIECE).zip(square.par_chunks_mut(PIECE)))
-        .for_each(|((param, grad), (mean, square))| piece(step, param, grad, mean, square));
-    #[cfg(target_family = "wasm")]
-    piece(step, param, grad, mean, square);
+pub fn step(step: &Step, values: Values<'_>) {
+    for_each(values.chunks(PIECE).collect(), |_, mut values: Values<'_>| values.step(step));
 }
 
 /// Some rows of a table, and their gradients.

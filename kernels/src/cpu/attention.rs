@@ -84,6 +84,7 @@ pub fn forward<E: Element>(qkv: &[E], shape: Shape<'_>) -> Buffer<E> {
         }
         let qkv = &qkv[rows.start * 3 * hidden..rows.end * 3 * hidden];
         let mut head = Head::<E>::new(rows.len(), shape);
+        let _held = head.kernel.hold();
         for number in 0..shape.heads {
             head.load(qkv, number);
             head.forward(number, rows.start, out);

@@ -61,7 +61,8 @@ impl<E: Element> DerefMut for Buffer<E> {
     }
 }
 
-/// Arrays that wait for their next use.
+/// Arrays that wait for their next use, smallest first, and of one size the one that was used last,
+/// which may still be in a cache.
 #[derive(Debug)]
 struct Pool(Mutex<Vec<Vec<Line>>>);
 
@@ -76,20 +77,16 @@ impl Pool {
             return vec![Line::zeroed(); len];
         }
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fits = waiting.iter().enumerate().filter(|(_, array)| array.capacity() >= len);
-        let best = fits.min_by_key(|(_, array)| array.capacity()).map(|(index, _)| index);
+        let best = waiting.partition_point(|array| array.capacity() < len);
         // One that is far too large is left to others.
-        let best = best.filter(|index| waiting[*index].capacity() <= 4 * len);
-        let Some(index) = best else {
+        if waiting.get(best).is_none_or(|array| array.capacity() > 4 * len) {
             // The one next below gives way, so that not every size that ever was is kept.
-            let below = waiting.iter().enumerate().filter(|(_, array)| array.capacity() < len);
-            let next = below.max_by_key(|(_, array)| array.capacity()).map(|(index, _)| index);
-            let dropped = next.map(|index| waiting.swap_remove(index));
+            let dropped = best.checked_sub(1).map(|below| waiting.remove(below));
             drop(waiting);
             drop(dropped);
             return vec![Line::zeroed(); len];
-        };
-        let mut array = waiting.swap_remove(index);
+        }
+        let mut array = waiting.remove(best);
         drop(waiting);
         array.resize(len, Line::zeroed());
         array
@@ -97,7 +94,9 @@ impl Pool {
 
     fn give(&self, array: Vec<Line>) {
         if array.capacity() >= SMALL {
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).push(array);
+            let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let at = waiting.partition_point(|other| other.capacity() < array.capacity());
+            waiting.insert(at, array);
         }
     }
 }

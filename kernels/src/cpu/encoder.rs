@@ -10,11 +10,13 @@ mod attention_block;
 mod elementwise;
 mod feed_forward;
 mod linear;
+mod packed_weight;
 
 pub use add_norm::{Norm, norm_row, norm_row_backward};
 pub use attention_block::SavedAttention;
 pub use feed_forward::SavedFeedForward;
 pub use linear::Linear;
+pub use packed_weight::PackedWeight;
 
 use super::attention::Queries;
 use super::{Buffer, Element};

@@ -29,7 +29,15 @@ pub struct Kernel<E> {
     /// Columns of a panel.
     pub columns: usize,
     run: unsafe fn(&Raw<E>),
+    /// What products have to set up, where there is such a thing.
+    hold: Option<unsafe fn() -> Option<Held>>,
 }
+
+#[cfg(target_arch = "x86_64")]
+pub use amx::Held;
+/// Elsewhere nothing is set up.
+#[cfg(not(target_arch = "x86_64"))]
+pub enum Held {}
 
 /// The kernel for f32 operands.
 pub fn f32_kernel(isa: Isa) -> Kernel<f32> {
@@ -132,6 +140,13 @@ impl<E: Element> Kernel<E> {
     /// How many panels so many columns make.
     pub fn panels(&self, columns: usize) -> usize {
         columns.div_ceil(self.columns)
+    }
+
+    /// Sets up what products need, for as long as what comes back lives: for a thread that is to
+    /// compute many small ones, and nothing of others' meanwhile.
+    pub fn hold(&self) -> Option<Held> {
+        // SAFETY: a kernel exists only where its instructions do.
+        self.hold.and_then(|hold| unsafe { hold() })
     }
 
     /// Computes C: `c[row · ldc + column]`, of `rows` rows and `panels · columns` columns.

@@ -1,7 +1,6 @@
 //! Operands put in the order in which [`super::gemm`] reads them.
 
 use super::element::padded;
-use super::parallel::for_each;
 use super::{Buffer, Element, dispatch, transpose};
 
 /// A weight's panels, made once a step.
@@ -18,49 +17,67 @@ pub struct Panels<E: Element> {
 }
 
 impl<E: Element> Panels<E> {
-    /// For products with the weight's transpose, as in the forward pass: weight `[out, in]` is B
-    /// `[in, out]`.
-    pub fn transposed(weight: &[f32], (outputs, inputs): (usize, usize)) -> Self {
-        Self::make(inputs, outputs, |panel, first| {
-            transposed_panel(weight, (outputs, inputs), first, E::kernel().columns, panel);
-        })
-    }
-
-    /// For products with the weight itself, as in the backward pass: weight `[out, in]` is B.
-    pub fn straight(weight: &[f32], (outputs, inputs): (usize, usize)) -> Self {
-        // Rows that one task takes from the weight, each in one piece.
-        const ROWS: usize = 32;
-        let columns = E::kernel().columns;
-        let mut panels = Self::make(outputs, inputs, |_, _| {});
-        let mut tasks: Vec<Vec<&mut [E]>> = Vec::new();
-        tasks.resize_with(panels.depth.div_ceil(ROWS), Vec::new);
-        for panel in panels.data.chunks_mut(panels.stride.max(1)) {
-            let pieces = panel.chunks_mut(ROWS * columns);
-            tasks.iter_mut().zip(pieces).for_each(|(task, piece)| task.push(piece));
-        }
-        for_each(tasks, |index, mut pieces| {
-            let rows = index * ROWS..((index + 1) * ROWS).min(outputs);
-            let weight = &weight[rows.start.min(outputs) * inputs..rows.end * inputs];
-            straight_rows(weight, inputs, columns, &mut pieces);
-        });
-        panels
-    }
-
-    fn make(depth: usize, columns: usize, fill: impl Fn(&mut [E], usize) + Sync) -> Self {
+    /// Room for a B of so many rows and columns, with zeros in its padding.
+    pub fn new(depth: usize, columns: usize) -> Self {
         let kernel = E::kernel();
-        let unpadded = depth;
-        let (depth, count) = (padded::<E>(depth), kernel.panels(columns));
-        let stride = depth * kernel.columns;
-        let mut data = Buffer::any(count * stride);
-        let panels: Vec<_> = data.chunks_mut(stride.max(1)).collect();
-        let whole = columns.is_multiple_of(kernel.columns) && depth == unpadded;
-        for_each(panels, |index, panel| {
-            if !whole {
-                panel.fill(E::zeroed());
-            }
-            fill(panel, index * kernel.columns);
-        });
-        Self { data, stride, count, depth }
+        let (padded, count) = (padded::<E>(depth), kernel.panels(columns));
+        let stride = padded * kernel.columns;
+        let whole = columns.is_multiple_of(kernel.columns) && padded == depth;
+        let len = count * stride;
+        let data = if whole { Buffer::any(len) } else { Buffer::zeros(len) };
+        Self { data, stride, count, depth: padded }
+    }
+}
+
+/// Some rows of a weight `[out, in]`, and where they go in its panels. One task's: all that it
+/// writes is its own.
+pub struct WeightRows<'a, E> {
+    inputs: usize,
+    /// For products with the weight's transpose, as in the forward pass: whole panels.
+    transposed: &'a mut [E],
+    /// For products with the weight itself, as in the backward pass: a piece of each panel.
+    straight: Vec<&'a mut [E]>,
+}
+
+/// How many rows of a weight a task packs.
+pub fn rows_together<E: Element>() -> usize {
+    let columns = E::kernel().columns;
+    32usize.div_ceil(columns) * columns
+}
+
+/// A weight's panels in pieces of [`rows_together`].
+pub fn weight_rows<'a, E: Element>(
+    inputs: usize,
+    transposed: &'a mut Panels<E>,
+    straight: Option<&'a mut Panels<E>>,
+) -> Vec<WeightRows<'a, E>> {
+    let (columns, rows) = (E::kernel().columns, rows_together::<E>());
+    let size = rows / columns * transposed.stride.max(1);
+    let mut pieces: Vec<_> = transposed
+        .data
+        .chunks_mut(size)
+        .map(|transposed| WeightRows { inputs, transposed, straight: Vec::new() })
+        .collect();
+    if let Some(straight) = straight {
+        for panel in straight.data.chunks_mut(straight.stride.max(1)) {
+            // What is left over is padding.
+            let parts = panel.chunks_mut(rows * columns);
+            pieces.iter_mut().zip(parts).for_each(|(piece, part)| piece.straight.push(part));
+        }
+    }
+    pieces
+}
+
+impl<E: Element> WeightRows<'_, E> {
+    /// Packs the rows.
+    pub fn pack(&mut self, weight: &[f32]) {
+        let columns = E::kernel().columns;
+        straight_rows(weight, self.inputs, columns, &mut self.straight);
+        let shape = (weight.len() / self.inputs.max(1), self.inputs);
+        let panel = padded::<E>(self.inputs) * columns;
+        for (index, panel) in self.transposed.chunks_mut(panel.max(1)).enumerate() {
+            transposed_panel(weight, shape, index * columns, columns, panel);
+        }
     }
 }
 
@@ -72,12 +89,13 @@ fn straight_rows<E: Element>(
     columns: usize,
     panels: &mut [&mut [E]],
 ) {
-    for (g, pair) in weight.chunks(E::GROUP * width).enumerate() {
-        let (row0, row1) = pair.split_at(width);
-        for (index, panel) in panels.iter_mut().enumerate() {
-            let first = index * columns;
-            let here = columns.min(width - first);
-            let group = &mut panel[g * columns * E::GROUP..][..here * E::GROUP];
+    for (index, panel) in panels.iter_mut().enumerate() {
+        let first = index * columns;
+        let here = columns.min(width - first);
+        let groups = panel.chunks_exact_mut(columns * E::GROUP);
+        for (group, pair) in groups.zip(weight.chunks(E::GROUP * width)) {
+            let (row0, row1) = pair.split_at(width);
+            let group = &mut group[..here * E::GROUP];
             let row0 = &row0[first..first + here];
             if E::GROUP == 1 {
                 group.iter_mut().zip(row0).for_each(|(to, x)| *to = E::new(*x));

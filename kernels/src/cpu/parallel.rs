@@ -34,6 +34,59 @@ pub fn pieces<T>(mut all: &mut [T], lengths: impl Iterator<Item = usize>) -> Vec
         .collect()
 }
 
+/// How rows are cut among tasks: in runs of whole blocks of [`BLOCK`]. A task reads the weights
+/// once for its run, so long runs read them less often; how long they are depends on the number of
+/// threads, so that each has as much to do as the others. What becomes of a row must depend on its
+/// block alone.
+#[derive(Debug, Clone, Copy)]
+pub struct Runs {
+    rows: usize,
+    count: usize,
+}
+
+impl Runs {
+    /// The most blocks in a run: so many rows stay in the second cache.
+    const MOST: usize = 4;
+
+    /// Cuts so many rows.
+    pub fn of(rows: usize) -> Self {
+        let (blocks, threads) = (rows.div_ceil(BLOCK), threads());
+        let count = threads * blocks.div_ceil(threads * Self::MOST);
+        Self { rows, count: count.min(blocks) }
+    }
+
+    /// The first block of a run.
+    fn block(&self, run: usize) -> usize {
+        run * self.rows.div_ceil(BLOCK) / self.count
+    }
+
+    /// The first row of a run.
+    pub fn row(&self, run: usize) -> usize {
+        (self.block(run) * BLOCK).min(self.rows)
+    }
+
+    /// Cuts rows of `width`.
+    pub fn cut<'a, T>(&self, all: &'a mut [T], width: usize) -> Vec<&'a mut [T]> {
+        pieces(all, (0..self.count).map(|run| (self.row(run + 1) - self.row(run)) * width))
+    }
+
+    /// Cuts what has `size` elements for each block.
+    pub fn cut_blocks<'a, T>(&self, all: &'a mut [T], size: usize) -> Vec<&'a mut [T]> {
+        pieces(all, (0..self.count).map(|run| (self.block(run + 1) - self.block(run)) * size))
+    }
+}
+
+/// How many threads there are.
+#[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
+pub fn threads() -> usize {
+    rayon::current_num_threads()
+}
+
+#[cfg(not(any(not(target_family = "wasm"), target_feature = "atomics")))]
+pub fn threads() -> usize {
+    1
+}
+
 /// Cuts `rows` rows of `width` into blocks of [`BLOCK`].
 pub fn blocks<T>(all: &mut [T], rows: usize, width: usize) -> Vec<&mut [T]> {
     let starts = (0..rows).step_by(BLOCK);

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::cpu::attention::Queries;
 use crate::cpu::embeddings::{self, Lookup, SavedEmbeddings, TableGradients, Tables, Words};
-use crate::cpu::encoder::{Layer, Linear, Norm, Rows, Saved};
+use crate::cpu::encoder::{Layer, Linear, Norm, PackedWeight, Rows, Saved};
 use crate::cpu::int8::{Int8Panels, WEIGHT_LIMIT, WEIGHT_ZERO};
 use crate::cpu::{Bf16, Buffer, Element};
 
@@ -34,10 +34,11 @@ enum Packed {
     Bf16(Cache<Bf16>),
 }
 
-/// Weights as they were when the count of their changes was so much.
-type Cache<E> = Mutex<Option<(u64, Arc<Weights<E>>)>>;
+type Cache<E> = Mutex<Option<Arc<Weights<E>>>>;
 
+/// Weights as they were when the count of their changes was so much.
 struct Weights<E: Element> {
+    version: u64,
     norm: Norm,
     layers: Vec<Layer<E>>,
 }
@@ -153,6 +154,9 @@ impl Inner {
         grad: Buffer<f32>,
     ) -> Result<()> {
         let TapeOf { weights, embeddings, layers } = tape;
+        if weights.version != self.version() {
+            bail!("weights have changed between a forward pass and its backward pass");
+        }
         let mut grad = grad;
         for (index, kept) in layers.into_iter().enumerate().rev() {
             let (layer, rows) = (&weights.layers[index], self.rows(index, input));
@@ -206,32 +210,40 @@ impl Inner {
         Rows { sequences: &input.sequences, queries }
     }
 
-    /// The packed weights, made anew where they have changed.
+    /// The count of the weights' changes.
+    fn version(&self) -> u64 {
+        self.options.gradients.as_ref().map_or(0, |gradients| gradients.version())
+    }
+
+    /// The packed weights, made anew where they have changed and no optimizer has done so.
     fn weights<E: Element>(&self, cache: &Cache<E>) -> Result<Arc<Weights<E>>> {
-        let version = self.options.gradients.as_ref().map_or(0, |gradients| gradients.version());
+        let version = self.version();
         let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((packed, weights)) = &*cache
-            && *packed == version
+        if let Some(weights) = &*cache
+            && weights.version == version
         {
             return Ok(weights.clone());
         }
-        // Two versions at once would be memory for nothing.
-        *cache = None;
-        let layers = self.parameters.layers.iter().map(|layer| {
+        let layers = self.parameters.layers.iter().enumerate().map(|(index, layer)| {
+            let before = cache.as_ref().map(|weights| &weights.layers[index]);
+            let pack = |linear, of: fn(&Layer<E>) -> &Linear<E>| {
+                pack_linear(linear, version, before.map(of))
+            };
             Ok(Layer {
-                qkv: pack_linear(&layer.qkv)?,
-                attention_output: pack_linear(&layer.attention_output)?,
+                qkv: pack(&layer.qkv, |layer| &layer.qkv)?,
+                attention_output: pack(&layer.attention_output, |layer| &layer.attention_output)?,
                 attention_norm: copy_norm(&layer.attention_norm)?,
-                intermediate: pack_linear(&layer.intermediate)?,
-                output: pack_linear(&layer.output)?,
+                intermediate: pack(&layer.intermediate, |layer| &layer.intermediate)?,
+                output: pack(&layer.output, |layer| &layer.output)?,
                 output_norm: copy_norm(&layer.output_norm)?,
                 heads: layer.heads,
                 activation: layer.activation,
             })
         });
         let layers = layers.collect::<Result<Vec<_>>>()?;
-        let weights = Arc::new(Weights { norm: copy_norm(&self.parameters.norm)?, layers });
-        *cache = Some((version, weights.clone()));
+        let norm = copy_norm(&self.parameters.norm)?;
+        let weights = Arc::new(Weights { version, norm, layers });
+        *cache = Some(weights.clone());
         Ok(weights)
     }
 }
@@ -245,10 +257,15 @@ fn lookup<'a>(norm: &'a Norm, input: &'a EncoderInput) -> Lookup<'a> {
     }
 }
 
-fn pack_linear<E: Element>(linear: &LinearParameters) -> Result<Linear<E>> {
+/// A linear layer with its weight of this version, in the memory of the one before.
+fn pack_linear<E: Element>(
+    linear: &LinearParameters,
+    version: u64,
+    before: Option<&Linear<E>>,
+) -> Result<Linear<E>> {
+    let bias = copy(&linear.bias)?;
+    let (outputs, inputs) = linear.weight.value.dims2()?;
     if let Some(scale) = &linear.weight_scale {
-        let inputs = linear.weight.value.dim(1)?;
-        let bias = copy(&linear.bias)?;
         return with_bytes(&linear.weight.value, |bytes| {
             with(scale, |scale| {
                 let row = |output: usize, integers: &mut [i8]| {
@@ -257,13 +274,27 @@ fn pack_linear<E: Element>(linear: &LinearParameters) -> Result<Linear<E>> {
                             .clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT);
                     }
                 };
-                Ok(Linear::int8(Int8Panels::new(row, scale, inputs), bias, inputs))
+                let panels = Int8Panels::new(row, scale, inputs);
+                let weight = Arc::new(PackedWeight::int8(panels, inputs));
+                Ok(Linear { inputs, outputs, bias, weight, gradients: None })
             })
         });
     }
     let gradients = linear.weight.gradient.clone().zip(linear.bias.gradient.clone());
-    let bias = copy(&linear.bias)?;
-    with(&linear.weight.value, |weight| Ok(Linear::new(weight, bias, gradients)))
+    let weight = match (before, &gradients) {
+        (Some(before), _) => before.weight.clone(),
+        (None, None) => Arc::new(PackedWeight::float((outputs, inputs), false)),
+        (None, Some((slot, _))) => {
+            let weight = Arc::new(PackedWeight::float((outputs, inputs), true));
+            slot.follow(weight.clone());
+            weight
+        }
+    };
+    with(&linear.weight.value, |values| {
+        weight.follow(values, version);
+        Ok(())
+    })?;
+    Ok(Linear { inputs, outputs, bias, weight, gradients })
 }
 
 fn copy_norm(norm: &NormParameters) -> Result<Norm> {

@@ -153,7 +153,6 @@ impl Trainable {
     /// To be called between an optimizer's step and the next forward pass.
     pub fn stepped(&self) {
         if let Some(gradients) = &self.gradients {
-            gradients.weights_changed();
             gradients.clear();
         }
     }

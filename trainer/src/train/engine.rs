@@ -166,14 +166,7 @@ impl Engine {
             Some(gradients) if loss.is_finite() => self.optimizer.step(&gradients, lr)?,
             _ => f64::NAN,
         };
-        self.weights_changed();
         Ok(StepReport { loss, grad_norm, tokens })
-    }
-
-    fn weights_changed(&self) {
-        if let Some(gradients) = &self.gradients {
-            gradients.weights_changed();
-        }
     }
 
     /// The mean loss over all texts of some batches, and its gradients: of one batch after the
@@ -253,7 +246,9 @@ impl Engine {
             var.set(&find("weight", name)?.to_device(&self.device)?)
                 .with_context(|| format!("weight.{name}"))?;
         }
-        self.weights_changed();
+        if let Some(gradients) = &self.gradients {
+            gradients.weights_changed();
+        }
         self.optimizer
             .restore(steps as u64, |name| Ok((find("mean", name)?, find("square", name)?)))?;
         Ok(())

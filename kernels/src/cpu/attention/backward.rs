@@ -36,6 +36,7 @@ pub fn backward<E: Element>(qkv: &[E], out: &[E], grad: &[E], shape: Shape<'_>) 
             first_row: rows.start,
         };
         let mut head = Head::<E>::new(rows.len(), shape);
+        let _held = head.kernel.hold();
         let mut gradients = Gradients::new(&head);
         for number in 0..shape.heads {
             head.load(sequence.qkv, number);

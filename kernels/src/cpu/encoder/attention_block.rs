@@ -2,11 +2,11 @@
 
 use super::add_norm::{self, SavedNorm};
 use super::elementwise::{Panel, add_bias, add_to, column_sums, store};
-use super::linear::{Operands, ld, multiply, room, whole_rows};
+use super::linear::{Operands, ld, multiply, room};
 use super::{Layer, LayerDropout, Rows};
 use crate::cpu::attention::{self, Queries, Shape};
 use crate::cpu::pack::round_rows;
-use crate::cpu::parallel::{BLOCK, add_up, blocks, for_each};
+use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
 use crate::cpu::{Buffer, Element};
 
 /// What the backward pass needs.
@@ -47,15 +47,19 @@ impl<E: Element> Layer<E> {
         let (tokens, x_ld) = (rows.sequences.tokens(), ld::<E>(hidden));
         let mut rounded = room(tokens, hidden, x_ld);
         let mut qkv = Buffer::any(tokens * 3 * hidden);
-        let tasks = blocks(&mut rounded, tokens, x_ld).into_iter();
-        let tasks = tasks.zip(blocks(&mut qkv, tokens, 3 * hidden)).collect();
-        let (columns, exact) = (self.qkv.forward.columns(), self.qkv.forward.is_exact());
+        let runs = Runs::of(tokens);
+        let tasks = runs.cut(&mut rounded, x_ld).into_iter();
+        let tasks = tasks.zip(runs.cut(&mut qkv, 3 * hidden)).collect();
+        let (weight, out_weight) = (self.qkv.weight.read(), self.attention_output.weight.read());
+        let (forward, out_forward) = (&weight.forward, &out_weight.forward);
+        let (columns, exact) = (forward.columns(), forward.is_exact());
         for_each(tasks, |index, (rounded, qkv): (&mut [E], &mut [E])| {
             let count = rounded.len() / x_ld;
-            round_rows(&x[index * BLOCK * hidden..][..count * hidden], hidden, x_ld, rounded);
-            let operand = whole_rows(rounded, x_ld, count);
-            self.qkv.forward.multiply(&operand, x_ld, count, |first, products| {
+            let first_row = runs.row(index);
+            round_rows(&x[first_row * hidden..][..count * hidden], hidden, x_ld, rounded);
+            forward.multiply(rounded, x_ld, count, |rows, first, products| {
                 let panel = Panel::new(products, columns, first, 3 * hidden);
+                let qkv = &mut qkv[rows.start * 3 * hidden..];
                 add_bias(&panel, &self.qkv.bias, qkv, 3 * hidden);
             });
         });
@@ -74,20 +78,21 @@ impl<E: Element> Layer<E> {
         let chosen = rows.chosen();
         let mut out = Buffer::<f32>::any(out_rows * hidden);
         let mut norm = SavedNorm::new(out_rows, hidden);
-        let tasks = blocks(&mut out, out_rows, hidden).into_iter();
-        let tasks = tasks.zip(blocks(&mut norm.normed, out_rows, hidden));
-        let tasks = tasks.zip(blocks(&mut norm.inverse, out_rows, 1)).collect();
+        let runs = Runs::of(out_rows);
+        let tasks = runs.cut(&mut out, hidden).into_iter();
+        let tasks = tasks.zip(runs.cut(&mut norm.normed, hidden));
+        let tasks = tasks.zip(runs.cut(&mut norm.inverse, 1)).collect();
         type Task<'a, E> = ((&'a mut [f32], &'a mut [E]), &'a mut [f32]);
         for_each(tasks, |index, ((out, normed), inverse): Task<'_, E>| {
             let count = inverse.len();
-            let first_row = index * BLOCK;
+            let first_row = runs.row(index);
             let context = &context[first_row * hidden..][..count * hidden];
-            let mut y = Buffer::<f32>::zeros(count * hidden);
+            let mut y = Buffer::<f32>::any(count * hidden);
             let operand = operand(context, hidden, x_ld, count);
-            let columns = self.attention_output.forward.columns();
-            let forward = &self.attention_output.forward;
-            forward.multiply(&operand, x_ld, count, |first, products| {
-                add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
+            let columns = out_forward.columns();
+            out_forward.multiply(&operand, x_ld, count, |rows, first, products| {
+                let panel = Panel::new(products, columns, first, hidden);
+                store(&panel, &mut y[rows.start * hidden..], hidden);
             });
             for (row, inverse) in inverse.iter_mut().enumerate() {
                 let from = chosen.as_ref().map_or(first_row + row, |rows| rows[first_row + row]);
@@ -121,9 +126,8 @@ impl<E: Element> Layer<E> {
         let shape = self.shape(rows, drop);
         let out_rows = shape.rows();
         let columns = E::kernel().columns;
-        let (Some(output_back), Some(qkv_back)) =
-            (&self.attention_output.backward, &self.qkv.backward)
-        else {
+        let (weight, out_weight) = (self.qkv.weight.read(), self.attention_output.weight.read());
+        let (Some(output_back), Some(qkv_back)) = (&out_weight.backward, &weight.backward) else {
             return Buffer::zeros(tokens * hidden);
         };
 
@@ -132,13 +136,15 @@ impl<E: Element> Layer<E> {
         let mut dcontext = Buffer::<E>::any(out_rows * hidden);
         let mut operands = Operands::new(out_rows, &self.attention_output);
         let mut partial = vec![0f32; out_rows.div_ceil(BLOCK) * 3 * hidden];
-        let tasks = blocks(&mut residual, out_rows, hidden).into_iter();
-        let tasks = tasks.zip(blocks(&mut dcontext, out_rows, hidden));
-        let tasks = tasks.zip(operands.blocks()).zip(partial.chunks_mut(3 * hidden)).collect();
+        let runs = Runs::of(out_rows);
+        let tasks = runs.cut(&mut residual, hidden).into_iter();
+        let tasks = tasks.zip(runs.cut(&mut dcontext, hidden)).zip(operands.runs(runs));
+        let tasks = tasks.zip(runs.cut_blocks(&mut partial, 3 * hidden)).collect();
         for_each(tasks, |index, (((residual, dcontext), mut operands), sums)| {
             let residual: &mut [f32] = residual;
+            let dcontext: &mut [E] = dcontext;
             let count = residual.len() / hidden;
-            let first_row = index * BLOCK;
+            let first_row = runs.row(index);
             let mut dy = room::<E>(count.next_multiple_of(E::kernel().rows), hidden, x_ld);
             let mut x_row = vec![0f32; hidden];
             for row in 0..count {
@@ -153,11 +159,12 @@ impl<E: Element> Layer<E> {
                     &mut x_row,
                     &mut residual[row * hidden..][..hidden],
                     &mut dy[row * x_ld..][..hidden],
-                    sums,
+                    &mut sums[row / BLOCK * 3 * hidden..][..3 * hidden],
                 );
             }
-            multiply(&dy, x_ld, count, output_back, |first, products| {
-                store(&Panel::new(products, columns, first, hidden), dcontext, hidden);
+            multiply(&dy, x_ld, count, output_back, |rows, first, products| {
+                let panel = Panel::new(products, columns, first, hidden);
+                store(&panel, &mut dcontext[rows.start * hidden..], hidden);
             });
             let context = &saved.context[first_row * hidden..];
             operands.fill(&self.attention_output, count, (&dy, x_ld), (context, hidden));
@@ -179,18 +186,23 @@ impl<E: Element> Layer<E> {
         };
         let mut operands = Operands::new(tokens, &self.qkv);
         let mut partial = vec![0f32; tokens.div_ceil(BLOCK) * 3 * hidden];
-        let tasks = blocks(&mut dx, tokens, hidden).into_iter();
-        let tasks = tasks.zip(operands.blocks()).zip(partial.chunks_mut(3 * hidden)).collect();
+        let runs = Runs::of(tokens);
+        let tasks = runs.cut(&mut dx, hidden).into_iter().zip(operands.runs(runs));
+        let tasks = tasks.zip(runs.cut_blocks(&mut partial, 3 * hidden)).collect();
         let qkv_ld = ld::<E>(3 * hidden);
         for_each(tasks, |index, ((dx, mut operands), sums)| {
             let dx: &mut [f32] = dx;
             let count = dx.len() / hidden;
-            let first_row = index * BLOCK;
+            let first_row = runs.row(index);
             let dqkv = &dqkv[first_row * 3 * hidden..][..count * 3 * hidden];
-            column_sums(dqkv, 3 * hidden, 3 * hidden, sums);
+            let blocks = dqkv.chunks(BLOCK * 3 * hidden);
+            for (block, sums) in blocks.zip(sums.chunks_exact_mut(3 * hidden)) {
+                column_sums(block, 3 * hidden, 3 * hidden, sums);
+            }
             let operand = operand(dqkv, 3 * hidden, qkv_ld, count);
-            multiply(&operand, qkv_ld, count, qkv_back, |first, products| {
-                add_to(&Panel::new(products, columns, first, hidden), dx, hidden);
+            multiply(&operand, qkv_ld, count, qkv_back, |rows, first, products| {
+                let panel = Panel::new(products, columns, first, hidden);
+                add_to(&panel, &mut dx[rows.start * hidden..], hidden);
             });
             let x = &saved.x[first_row * x_ld..];
             operands.fill(&self.qkv, count, (dqkv, 3 * hidden), (x, x_ld));
@@ -234,7 +246,7 @@ fn operand<E: Element>(
     count: usize,
 ) -> super::linear::Rows<'_, E> {
     if width == to_ld {
-        return whole_rows(rows, width, count);
+        return super::linear::Rows::Borrowed(rows);
     }
     let mut padded = Buffer::zeros(count.next_multiple_of(E::kernel().rows) * to_ld);
     for (from, to) in rows.chunks_exact(width).zip(padded.chunks_exact_mut(to_ld)) {

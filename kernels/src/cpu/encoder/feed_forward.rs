@@ -3,11 +3,11 @@
 use super::Layer;
 use super::add_norm::{self, SavedNorm};
 use super::attention_block::finish;
-use super::elementwise::{Panel, activate, activate_backward, add_to};
-use super::linear::{Operands, ld, multiply, room, whole_rows};
+use super::elementwise::{Panel, activate, activate_backward, add_to, store};
+use super::linear::{Operands, ld, multiply, room, spread_ld};
 use crate::Dropout;
 use crate::cpu::pack::round_rows;
-use crate::cpu::parallel::{BLOCK, add_up, blocks, for_each};
+use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
 use crate::cpu::{Buffer, Element};
 
 /// What the backward pass needs.
@@ -29,51 +29,58 @@ impl<E: Element> Layer<E> {
         keep: bool,
     ) -> (Buffer<f32>, Option<SavedFeedForward<E>>) {
         let (hidden, wide) = (self.output.outputs, self.intermediate.outputs);
-        let (x_ld, wide_ld) = (ld::<E>(hidden), ld::<E>(wide));
+        let (x_ld, wide_ld) = (ld::<E>(hidden), spread_ld::<E>(wide));
         let rows = x.len() / hidden;
-        let columns = self.intermediate.forward.columns();
+        let (weight, out_weight) = (self.intermediate.weight.read(), self.output.weight.read());
+        let (forward, out_forward) = (&weight.forward, &out_weight.forward);
+        let columns = forward.columns();
         let mut out = Buffer::<f32>::any(rows * hidden);
         let mut rounded = room(rows, hidden, x_ld);
         // Nothing but the backward pass looks at these again.
         let kept = if keep { rows } else { 0 };
-        let panels_width = self.intermediate.forward.count() * columns;
+        let panels_width = forward.count() * columns;
         let mut before = Buffer::any(kept * panels_width);
         let mut norm = SavedNorm::new(kept, hidden);
-        let mut before_blocks = blocks(&mut before, kept, panels_width).into_iter();
-        let mut normed_blocks = blocks(&mut norm.normed, kept, hidden).into_iter();
-        let mut inverse_blocks = blocks(&mut norm.inverse, kept, 1).into_iter();
-        let mut kept_blocks =
-            || Some((before_blocks.next()?, normed_blocks.next()?, inverse_blocks.next()?));
-        let tasks = blocks(&mut out, rows, hidden).into_iter();
-        let tasks = tasks.zip(blocks(&mut rounded, rows, x_ld));
-        let tasks = tasks.map(|(out, rounded)| (out, rounded, kept_blocks())).collect();
+        let runs = Runs::of(rows);
+        let kept_runs = Runs::of(kept);
+        let mut before_runs = kept_runs.cut(&mut before, panels_width).into_iter();
+        let mut normed_runs = kept_runs.cut(&mut norm.normed, hidden).into_iter();
+        let mut inverse_runs = kept_runs.cut(&mut norm.inverse, 1).into_iter();
+        let mut kept_run =
+            || Some((before_runs.next()?, normed_runs.next()?, inverse_runs.next()?));
+        let tasks = runs.cut(&mut out, hidden).into_iter().zip(runs.cut(&mut rounded, x_ld));
+        let tasks = tasks.map(|(out, rounded)| (out, rounded, kept_run())).collect();
         type Kept<'a, E> = Option<(&'a mut [E], &'a mut [E], &'a mut [f32])>;
         for_each(tasks, |index, (out, rounded, kept): (&mut [f32], &mut [E], Kept<'_, E>)| {
             let count = out.len() / hidden;
-            let first_row = index * BLOCK;
+            let first_row = runs.row(index);
             let x = &x[first_row * hidden..][..count * hidden];
             round_rows(x, hidden, x_ld, rounded);
             // What went into the activation is kept, or passes through one panel's room.
             let (spare, panel_at) = if kept.is_none() { (count, 0) } else { (0, 1) };
-            let mut spare =
-                (Buffer::any(spare * columns), Buffer::any(spare * hidden), Buffer::any(spare));
+            let mut spare = (
+                Buffer::any(spare.min(BLOCK) * columns),
+                Buffer::any(spare * hidden),
+                Buffer::any(spare),
+            );
             let (before, normed, inverse) =
                 kept.unwrap_or((&mut *spare.0, &mut *spare.1, &mut *spare.2));
             let padded_rows = count.next_multiple_of(E::kernel().rows);
             let mut inner = room(padded_rows, wide, wide_ld);
-            let operand = whole_rows(rounded, x_ld, count);
-            let forward = &self.intermediate.forward;
-            forward.multiply(&operand, x_ld, count, |first, products| {
+            forward.multiply(rounded, x_ld, count, |rows, first, products| {
                 let mut panel = Panel::new(products, columns, first, wide);
                 panel.exact = forward.is_exact();
                 let bias = &self.intermediate.bias;
-                let before = &mut before[panel_at * first * count..][..columns * count];
-                activate(&panel, bias, self.activation, before, &mut inner, wide_ld);
+                let at = panel_at * (rows.start * panels_width + first * rows.len());
+                let before = &mut before[at..][..columns * rows.len()];
+                let inner = &mut inner[rows.start * wide_ld..];
+                activate(&panel, bias, self.activation, before, inner, wide_ld);
             });
-            let mut y = Buffer::<f32>::zeros(count * hidden);
-            let columns = self.output.forward.columns();
-            self.output.forward.multiply(&inner, wide_ld, count, |first, products| {
-                add_to(&Panel::new(products, columns, first, hidden), &mut y, hidden);
+            let mut y = Buffer::<f32>::any(count * hidden);
+            let columns = out_forward.columns();
+            out_forward.multiply(&inner, wide_ld, count, |rows, first, products| {
+                let panel = Panel::new(products, columns, first, hidden);
+                store(&panel, &mut y[rows.start * hidden..], hidden);
             });
             for (row, inverse) in inverse.iter_mut().enumerate() {
                 let at = row * hidden..(row + 1) * hidden;
@@ -101,30 +108,35 @@ impl<E: Element> Layer<E> {
         drop: Option<Dropout>,
     ) -> Buffer<f32> {
         let (hidden, wide) = (self.output.outputs, self.intermediate.outputs);
-        let (x_ld, wide_ld) = (ld::<E>(hidden), ld::<E>(wide));
+        let (x_ld, wide_ld) = (ld::<E>(hidden), spread_ld::<E>(wide));
         let rows = grad.len() / hidden;
         let columns = E::kernel().columns;
         let mut dx = Buffer::<f32>::any(grad.len());
-        let (Some(output_back), Some(intermediate_back)) =
-            (&self.output.backward, &self.intermediate.backward)
+        let (weight, out_weight) = (self.intermediate.weight.read(), self.output.weight.read());
+        let (Some(output_back), Some(intermediate_back)) = (&out_weight.backward, &weight.backward)
         else {
             dx.fill(0.0);
             return dx;
         };
-        let intermediate_panels = self.intermediate.forward.count();
+        let intermediate_panels = weight.forward.count();
         let mut outer_operands = Operands::new(rows, &self.output);
         let mut inner_operands = Operands::new(rows, &self.intermediate);
         // For each block: sums for the norm and the second bias, then for the first bias.
         let count_blocks = rows.div_ceil(BLOCK);
         let mut partial = vec![0f32; count_blocks * 3 * hidden];
         let mut inner_partial = vec![0f32; count_blocks * wide];
-        let tasks = blocks(&mut dx, rows, hidden).into_iter();
-        let tasks = tasks.zip(outer_operands.blocks()).zip(inner_operands.blocks());
-        let tasks = tasks.zip(partial.chunks_mut(3 * hidden).zip(inner_partial.chunks_mut(wide)));
+        let runs = Runs::of(rows);
+        let tasks = runs.cut(&mut dx, hidden).into_iter();
+        let tasks = tasks.zip(outer_operands.runs(runs)).zip(inner_operands.runs(runs));
+        let tasks = tasks.zip(
+            runs.cut_blocks(&mut partial, 3 * hidden)
+                .into_iter()
+                .zip(runs.cut_blocks(&mut inner_partial, wide)),
+        );
         for_each(tasks.collect(), |index, (((dx, mut outer), mut inner), (sums, inner_sums))| {
-            let dx: &mut [f32] = dx;
+            let (dx, inner_sums): (&mut [f32], &mut [f32]) = (dx, inner_sums);
             let count = dx.len() / hidden;
-            let first_row = index * BLOCK;
+            let first_row = runs.row(index);
             let padded_rows = count.next_multiple_of(E::kernel().rows);
             let mut dy = room::<E>(padded_rows, hidden, x_ld);
             let mut x_row = vec![0f32; hidden];
@@ -140,27 +152,30 @@ impl<E: Element> Layer<E> {
                     &mut x_row,
                     &mut dx[row * hidden..][..hidden],
                     &mut dy[row * x_ld..][..hidden],
-                    sums,
+                    &mut sums[row / BLOCK * 3 * hidden..][..3 * hidden],
                 );
             }
             let panels_width = intermediate_panels * columns;
             let before = &saved.before[first_row * panels_width..][..count * panels_width];
             let mut dinner = room::<E>(padded_rows, wide, wide_ld);
             let mut again = Buffer::any(count * wide_ld);
-            multiply(&dy, x_ld, count, output_back, |first, products| {
+            multiply(&dy, x_ld, count, output_back, |rows, first, products| {
                 let panel = Panel::new(products, columns, first, wide);
+                let at = rows.start * panels_width + first * rows.len();
+                let row = rows.start * wide_ld;
                 activate_backward(
                     &panel,
                     self.activation,
-                    &before[first * count..][..columns * count],
-                    &mut dinner,
-                    &mut again,
+                    &before[at..][..columns * rows.len()],
+                    &mut dinner[row..],
+                    &mut again[row..],
                     wide_ld,
-                    inner_sums,
+                    &mut inner_sums[rows.start / BLOCK * wide..][..wide],
                 );
             });
-            multiply(&dinner, wide_ld, count, intermediate_back, |first, products| {
-                add_to(&Panel::new(products, columns, first, hidden), dx, hidden);
+            multiply(&dinner, wide_ld, count, intermediate_back, |rows, first, products| {
+                let panel = Panel::new(products, columns, first, hidden);
+                add_to(&panel, &mut dx[rows.start * hidden..], hidden);
             });
             outer.fill(&self.output, count, (&dy, x_ld), (&again, wide_ld));
             let x = &saved.x[first_row * x_ld..];

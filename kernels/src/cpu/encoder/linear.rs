@@ -1,12 +1,14 @@
 //! A linear layer's three products: forward, input gradient, weight gradient.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
+use super::packed_weight::PackedWeight;
 use crate::cpu::adamw::squares_of;
 use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS, Product, prefetch};
 use crate::cpu::int8::Int8Panels;
 use crate::cpu::pack::{Panels, rows_to_columns, rows_to_panels};
-use crate::cpu::parallel::{BLOCK, for_each, pieces};
+use crate::cpu::parallel::{BLOCK, Runs, for_each, pieces, threads};
 use crate::cpu::{Buffer, Element, element::padded};
 use crate::gradients::GradientSlot;
 
@@ -18,35 +20,10 @@ pub struct Linear<E: Element> {
     pub outputs: usize,
     /// `[out]`
     pub bias: Vec<f32>,
-    /// For the forward pass.
-    pub forward: Forward<E>,
-    /// For the input's gradient, where there is to be one.
-    pub backward: Option<Panels<E>>,
+    /// The weight.
+    pub weight: Arc<PackedWeight<E>>,
     /// Where the weight's and the bias's gradients go.
     pub gradients: Option<(GradientSlot, GradientSlot)>,
-}
-
-impl<E: Element> Linear<E> {
-    /// Packs weight `[out, in]`.
-    pub fn new(
-        weight: &[f32],
-        bias: Vec<f32>,
-        gradients: Option<(GradientSlot, GradientSlot)>,
-    ) -> Self {
-        let outputs = bias.len();
-        let inputs = weight.len() / outputs.max(1);
-        let shape = (outputs, inputs);
-        let backward = gradients.is_some().then(|| Panels::straight(weight, shape));
-        let forward = Forward::Float(Panels::transposed(weight, shape));
-        Self { inputs, outputs, bias, forward, backward, gradients }
-    }
-
-    /// Packs integers `[out, in]`, for inference.
-    pub fn int8(panels: Int8Panels, bias: Vec<f32>, inputs: usize) -> Self {
-        let outputs = bias.len();
-        let forward = Forward::Int8(panels);
-        Self { inputs, outputs, bias, forward, backward: None, gradients: None }
-    }
 }
 
 /// A weight of the forward pass: the one thing in which inference in integers differs.
@@ -79,19 +56,24 @@ impl<E: Element> Forward<E> {
         matches!(self, Self::Int8(_))
     }
 
-    /// Multiplies up to [`BLOCK`] rows, `ld` apart; see [`multiply`].
+    /// Multiplies `count` rows, `ld` apart; see [`multiply`].
     pub fn multiply(
         &self,
         rows: &[E],
         ld: usize,
         count: usize,
-        epilogue: impl FnMut(usize, &[f32]),
+        mut epilogue: impl FnMut(Range<usize>, usize, &[f32]),
     ) {
         match self {
             Self::Float(panels) => multiply(rows, ld, count, panels, epilogue),
             Self::Int8(panels) => {
-                // Integers are for f32 alone, so nothing is converted.
-                panels.multiply(bytemuck::cast_slice(rows), ld, count, epilogue);
+                for block in row_blocks(count) {
+                    // Integers are for f32 alone, so nothing is converted.
+                    let x = bytemuck::cast_slice(&rows[block.start * ld..]);
+                    panels.multiply(x, ld, block.len(), |first, products| {
+                        epilogue(block.clone(), first, products);
+                    });
+                }
             }
         }
     }
@@ -101,42 +83,57 @@ impl<E: Element> Forward<E> {
 #[repr(align(64))]
 struct Products([f32; BLOCK * MOST_COLUMNS]);
 
-/// Multiplies up to [`BLOCK`] rows, `ld` apart, with panels. `epilogue` gets, panel by panel, the
-/// first of its columns, and the products `[rows, columns]`, without bias.
+/// Multiplies `count` rows, `ld` apart, with panels: each panel with all rows, block by block, while
+/// it is in the first cache. `epilogue` gets the block's rows, the first of the panel's columns, and
+/// the products `[rows, columns]`, without bias.
 pub fn multiply<E: Element>(
     rows: &[E],
     ld: usize,
     count: usize,
     panels: &Panels<E>,
-    mut epilogue: impl FnMut(usize, &[f32]),
+    mut epilogue: impl FnMut(Range<usize>, usize, &[f32]),
 ) {
     let kernel = E::kernel();
+    let _held = kernel.hold();
     let mut products = Products([0f32; BLOCK * MOST_COLUMNS]);
     let products = &mut products.0;
-    let padded_rows = count.next_multiple_of(kernel.rows);
+    let operands: Vec<_> = row_blocks(count)
+        .map(|block| (whole_rows(&rows[block.start * ld..], ld, block.len()), block))
+        .collect();
     for panel in 0..panels.count {
-        let product = Product {
-            a: rows,
-            lda: ld,
-            b: &panels.data[panel * panels.stride..],
-            panel_stride: panels.stride,
-            depth: panels.depth,
-            blocks: Blocks::ONE,
-            rows: padded_rows,
-            panels: 1,
-        };
-        kernel.multiply(&product, products, kernel.columns, Into::Replace);
-        // All rows' tasks read all panels, which are more than a processor's own cache holds: the
-        // next one comes from the shared cache during the epilogue.
-        if let Some(next) = panels.data.get((panel + 1) * panels.stride..) {
-            prefetch(&next[..panels.stride.min(next.len())]);
+        // All runs' tasks read all panels, which are more than a processor's own cache holds: the
+        // next one comes from the shared cache during the epilogues, a part in each.
+        let next = panels.data.get((panel + 1) * panels.stride..).unwrap_or_default();
+        let next = &next[..panels.stride.min(next.len())];
+        let mut parts = next.chunks(next.len().div_ceil(operands.len().max(1)).max(1));
+        for (operand, block) in &operands {
+            let product = Product {
+                a: operand,
+                lda: ld,
+                b: &panels.data[panel * panels.stride..],
+                panel_stride: panels.stride,
+                depth: panels.depth,
+                blocks: Blocks::ONE,
+                rows: block.len().next_multiple_of(kernel.rows),
+                panels: 1,
+            };
+            kernel.multiply(&product, products, kernel.columns, Into::Replace);
+            if let Some(part) = parts.next() {
+                prefetch(part);
+            }
+            let products = &products[..block.len() * kernel.columns];
+            epilogue(block.clone(), panel * kernel.columns, products);
         }
-        epilogue(panel * kernel.columns, &products[..count * kernel.columns]);
     }
 }
 
+/// The blocks of so many rows.
+fn row_blocks(count: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(BLOCK).map(move |start| start..(start + BLOCK).min(count))
+}
+
 /// Rows that a kernel may read: with rows of zeros behind them where their number asks for it.
-pub fn whole_rows<E: Element>(rows: &[E], ld: usize, count: usize) -> Rows<'_, E> {
+fn whole_rows<E: Element>(rows: &[E], ld: usize, count: usize) -> Rows<'_, E> {
     let padded_rows = count.next_multiple_of(E::kernel().rows);
     if rows.len() >= padded_rows * ld {
         return Rows::Borrowed(rows);
@@ -178,10 +175,12 @@ pub struct Operands<E: Element> {
     inputs: usize,
 }
 
-/// One block's part of [`Operands`].
-pub struct OperandBlock<'a, E> {
+/// A run's part of [`Operands`].
+pub struct OperandRun<'a, E> {
     columns: &'a mut [E],
+    columns_size: usize,
     panels: &'a mut [E],
+    panels_size: usize,
 }
 
 impl<E: Element> Operands<E> {
@@ -201,46 +200,82 @@ impl<E: Element> Operands<E> {
         }
     }
 
-    /// Each block's part.
-    pub fn blocks(&mut self) -> Vec<OperandBlock<'_, E>> {
-        let columns = self.columns.chunks_exact_mut(self.columns_size.max(1));
-        let panels = self.panels.chunks_exact_mut(self.panels_size.max(1));
-        columns.zip(panels).map(|(columns, panels)| OperandBlock { columns, panels }).collect()
+    /// Each run's part.
+    pub fn runs(&mut self, runs: Runs) -> Vec<OperandRun<'_, E>> {
+        let (columns_size, panels_size) = (self.columns_size, self.panels_size);
+        let columns = runs.cut_blocks(&mut self.columns, columns_size);
+        let panels = runs.cut_blocks(&mut self.panels, panels_size);
+        columns
+            .into_iter()
+            .zip(panels)
+            .map(|(columns, panels)| OperandRun { columns, columns_size, panels, panels_size })
+            .collect()
+    }
+
+    /// Rows of the gradient that one task computes, which changes none of their bits. Panels that do
+    /// not stay in the second cache from one task to the next are better read by few.
+    fn rows_together(&self) -> usize {
+        const FEW: usize = 64;
+        const MOST: usize = 192;
+        const LARGE_BYTES: usize = 1 << 20;
+        if size_of_val(&*self.panels) < LARGE_BYTES {
+            return FEW;
+        }
+        self.outputs.div_ceil(threads()).next_multiple_of(FEW / 2).clamp(FEW, MOST)
     }
 
     /// Multiplies them and hands the weight's gradient `[out, in]` over.
     pub fn finish(&self, slot: &GradientSlot) {
-        // Rows of the gradient that one task computes.
-        const ROWS: usize = 64;
         let kernel = E::kernel();
         let (inputs, width) = (self.inputs, kernel.panels(self.inputs) * kernel.columns);
-        let blocks = Blocks {
-            count: self.columns.len() / self.columns_size.max(1),
-            a_stride: self.columns_size,
-            b_stride: self.panels_size,
-        };
+        let rows_together = self.rows_together();
+        let count = self.columns.len() / self.columns_size.max(1);
+        // So much of a panel stays in the first cache from one tile's rows to the next one's.
+        const PANEL_BYTES: usize = 28 << 10;
+        let panel = BLOCK * kernel.columns;
+        let blocks_together = (PANEL_BYTES / (panel * size_of::<E>())).max(1);
         let size = self.outputs * inputs;
         slot.dense_with_squares(size, self.outputs, |gradient, squares, into| {
-            let starts = (0..self.outputs).step_by(ROWS);
-            let lengths = starts.map(|start| ROWS.min(self.outputs - start) * inputs);
-            let tasks = pieces(gradient, lengths).into_iter().zip(squares.chunks_mut(ROWS));
+            let starts = (0..self.outputs).step_by(rows_together);
+            let lengths = starts.map(|start| rows_together.min(self.outputs - start) * inputs);
+            let tasks =
+                pieces(gradient, lengths).into_iter().zip(squares.chunks_mut(rows_together));
             for_each(tasks.collect(), |index, (gradient, squares): (&mut [f32], &mut [f64])| {
                 let rows = squares.len();
-                let product = Product {
-                    a: &self.columns[index * ROWS * BLOCK..],
-                    lda: BLOCK,
-                    b: &self.panels,
-                    panel_stride: BLOCK * kernel.columns,
-                    depth: BLOCK,
-                    blocks,
-                    rows: rows.next_multiple_of(kernel.rows),
-                    panels: kernel.panels(inputs),
+                let padded_rows = rows.next_multiple_of(kernel.rows);
+                let multiply = |to: &mut [f32], ld: usize, into: Into| {
+                    let _held = kernel.hold();
+                    for column in 0..kernel.panels(inputs) {
+                        for first in (0..count).step_by(blocks_together) {
+                            let product = Product {
+                                a: &self.columns
+                                    [first * self.columns_size + index * rows_together * BLOCK..],
+                                lda: BLOCK,
+                                b: &self.panels[first * self.panels_size + column * panel..],
+                                panel_stride: panel,
+                                depth: BLOCK,
+                                blocks: Blocks {
+                                    count: blocks_together.min(count - first),
+                                    a_stride: self.columns_size,
+                                    b_stride: self.panels_size,
+                                },
+                                rows: padded_rows,
+                                panels: 1,
+                            };
+                            let into = if first == 0 { into } else { Into::Add };
+                            kernel.multiply(&product, &mut to[column * kernel.columns..], ld, into);
+                        }
+                    }
                 };
-                if width == inputs && product.rows == rows {
-                    kernel.multiply(&product, gradient, inputs, into);
+                if count == 0 {
+                    if into == Into::Replace {
+                        gradient.fill(0.0);
+                    }
+                } else if width == inputs && padded_rows == rows {
+                    multiply(gradient, inputs, into);
                 } else {
-                    let mut scratch = Buffer::<f32>::any(product.rows * width);
-                    kernel.multiply(&product, &mut scratch, width, Into::Replace);
+                    let mut scratch = Buffer::<f32>::any(padded_rows * width);
+                    multiply(&mut scratch, width, Into::Replace);
                     for (row, from) in gradient.chunks_exact_mut(inputs).zip(scratch.chunks(width))
                     {
                         match into {
@@ -258,8 +293,8 @@ impl<E: Element> Operands<E> {
     }
 }
 
-impl<E: Element> OperandBlock<'_, E> {
-    /// Takes up a block's rows of the gradient, `grad_ld` apart, and of the input, `x_ld` apart.
+impl<E: Element> OperandRun<'_, E> {
+    /// Takes up a run's rows of the gradient, `grad_ld` apart, and of the input, `x_ld` apart.
     pub fn fill(
         &mut self,
         linear: &Linear<E>,
@@ -267,9 +302,14 @@ impl<E: Element> OperandBlock<'_, E> {
         (grad, grad_ld): (&[E], usize),
         (x, x_ld): (&[E], usize),
     ) {
-        rows_to_columns(grad, grad_ld, count, linear.outputs, BLOCK, self.columns);
         let columns = E::kernel().columns;
-        rows_to_panels(x, x_ld, count, linear.inputs, BLOCK, columns, self.panels);
+        let parts = self.columns.chunks_exact_mut(self.columns_size.max(1));
+        let parts = parts.zip(self.panels.chunks_exact_mut(self.panels_size.max(1)));
+        for (rows, (to_columns, to_panels)) in row_blocks(count).zip(parts) {
+            let (grad, x) = (&grad[rows.start * grad_ld..], &x[rows.start * x_ld..]);
+            rows_to_columns(grad, grad_ld, rows.len(), linear.outputs, BLOCK, to_columns);
+            rows_to_panels(x, x_ld, rows.len(), linear.inputs, BLOCK, columns, to_panels);
+        }
     }
 }
 
@@ -278,7 +318,15 @@ pub fn ld<E: Element>(columns: usize) -> usize {
     padded::<E>(columns)
 }
 
-/// Room for rows of `width`, `ld` apart, which between them hold zeros.
+/// Columns of a row of which tiles read sixteen or more at once: where the rows of one tile would
+/// crowd into few sets of the first cache, they are a line apart more.
+pub fn spread_ld<E: Element>(columns: usize) -> usize {
+    const LINE_BYTES: usize = 64;
+    let (ld, line) = (ld::<E>(columns), LINE_BYTES / size_of::<E>());
+    if ld.is_multiple_of(16 * line) { ld + line } else { ld }
+}
+
+/// Room for rows of `width`, `ld` apart, which hold zeros where products read beyond their width.
 pub fn room<E: Element>(rows: usize, width: usize, ld: usize) -> Buffer<E> {
-    if width == ld { Buffer::any(rows * ld) } else { Buffer::zeros(rows * ld) }
+    if width == padded::<E>(width) { Buffer::any(rows * ld) } else { Buffer::zeros(rows * ld) }
 }

@@ -4,12 +4,14 @@
 //! instructions are written out, as stable Rust has no names for them.
 
 use std::arch::asm;
+use std::cell::Cell;
+use std::marker::PhantomData;
 
 use super::{Kernel, Raw};
 use crate::cpu::Bf16;
 
 /// 32 × 32: two by two tiles.
-pub const BF16: Kernel<Bf16> = Kernel { rows: ROWS, columns: COLUMNS, run };
+pub const BF16: Kernel<Bf16> = Kernel { rows: ROWS, columns: COLUMNS, run, hold: Some(hold) };
 
 const ROWS: usize = 32;
 const COLUMNS: usize = 32;
@@ -70,15 +72,43 @@ static CONFIG: Config = Config {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
+thread_local! {
+    /// Whether this thread's tiles have their shapes.
+    static HELD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This thread's tiles in their shapes. Giving and taking them away lasts as long as four products
+/// of tiles.
+pub struct Held(PhantomData<*const ()>);
+
+/// Gives the tiles their shapes, unless they have them.
+///
+/// # Safety
+/// [`is_usable`] must have said so.
+unsafe fn hold() -> Option<Held> {
+    if HELD.replace(true) {
+        return None;
+    }
+    // SAFETY: the configuration is 64 bytes of the documented layout, and lives for ever.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+    Some(Held(PhantomData))
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.set(false);
+        // SAFETY: whoever holds tiles has them, and none is used until the next configuration.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    }
+}
+
 /// # Safety
 /// [`is_usable`] must have said so, and the product's bounds must hold.
 unsafe fn run(product: &Raw<Bf16>) {
-    // SAFETY: the configuration is 64 bytes of the documented layout, and lives for ever.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+    // SAFETY: the caller's word for it.
+    let _held = unsafe { hold() };
     // SAFETY: the caller's bounds; `tile` stays within those of one tile.
     unsafe { product.tiles((ROWS, COLUMNS), |a, b, c| tile(product, a, b, c)) };
-    // SAFETY: no tile is used until the next configuration.
-    unsafe { asm!("tilerelease", options(nostack, nomem)) };
 }
 
 /// What the loop over blocks needs beside registers, in bytes.

@@ -5,8 +5,8 @@ use std::arch::x86_64::*;
 use super::{Kernel, Raw};
 use crate::cpu::Bf16;
 
-pub const F32: Kernel<f32> = Kernel { rows: ROWS, columns: COLUMNS, run: run_f32 };
-pub const BF16: Kernel<Bf16> = Kernel { rows: ROWS, columns: COLUMNS, run: run_bf16 };
+pub const F32: Kernel<f32> = Kernel { rows: ROWS, columns: COLUMNS, run: run_f32, hold: None };
+pub const BF16: Kernel<Bf16> = Kernel { rows: ROWS, columns: COLUMNS, run: run_bf16, hold: None };
 
 const ROWS: usize = 8;
 const COLUMNS: usize = 48;

@@ -7,7 +7,7 @@ const ROWS: usize = 4;
 
 /// For any target: eight columns are two vectors of NEON or WebAssembly.
 pub fn base<E: Element>() -> Kernel<E> {
-    Kernel { rows: ROWS, columns: 8, run: run::<E, 8> }
+    Kernel { rows: ROWS, columns: 8, run: run::<E, 8>, hold: None }
 }
 
 /// # Safety
@@ -20,13 +20,13 @@ unsafe fn run<E: Element, const COLUMNS: usize>(product: &Raw<E>) {
 /// The kernel for f32 where there is AVX2.
 #[cfg(target_arch = "x86_64")]
 pub fn f32_avx2() -> Kernel<f32> {
-    Kernel { rows: ROWS, columns: 16, run: run_avx2::<f32> }
+    Kernel { rows: ROWS, columns: 16, run: run_avx2::<f32>, hold: None }
 }
 
 /// The kernel for bf16 where there is AVX2 and no instruction for it.
 #[cfg(target_arch = "x86_64")]
 pub fn bf16_avx2() -> Kernel<crate::cpu::Bf16> {
-    Kernel { rows: ROWS, columns: 16, run: run_avx2::<crate::cpu::Bf16> }
+    Kernel { rows: ROWS, columns: 16, run: run_avx2::<crate::cpu::Bf16>, hold: None }
 }
 
 /// # Safety
