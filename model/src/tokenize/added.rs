@@ -93,10 +93,10 @@ fn is_word_character(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn tokens(options: &[AddedToken]) -> AddedTokens {
+    fn tokens(options: &[&AddedToken]) -> AddedTokens {
         let mut tokens = AddedTokens::default();
         for (id, token) in options.iter().enumerate() {
-            tokens.add(token.content.clone(), id as u32, token.clone());
+            tokens.add(token.content.clone(), id as u32, (*token).clone());
         }
         tokens
     }
@@ -108,24 +108,20 @@ mod tests {
         let greedy = mask.clone().lstrip(true).rstrip(true);
         let word = AddedToken::from("one", false).single_word(true);
         type Piece = (&'static str, Option<u32>);
-        let cases: [(&[AddedToken], &str, &[Piece]); 9] = [
+        let cases: [(&[&AddedToken], &str, &[Piece]); 9] = [
             (&[], "a", &[("a", None)]),
-            (&[mask.clone()], "", &[]),
-            (&[mask.clone()], "a [M]b", &[("a ", None), ("[M]", Some(0)), ("b", None)]),
-            (&[mask.clone()], "[M][M", &[("[M]", Some(0)), ("[M", None)]),
-            (&[mask.clone(), long], "[M][M][M]", &[("[M][M]", Some(1)), ("[M]", Some(0))]),
+            (&[&mask], "", &[]),
+            (&[&mask], "a [M]b", &[("a ", None), ("[M]", Some(0)), ("b", None)]),
+            (&[&mask], "[M][M", &[("[M]", Some(0)), ("[M", None)]),
+            (&[&mask, &long], "[M][M][M]", &[("[M][M]", Some(1)), ("[M]", Some(0))]),
             (
-                &[greedy.clone()],
+                &[&greedy],
                 "a \u{3000}[M] b",
                 &[("a", None), (" \u{3000}[M] ", Some(0)), ("b", None)],
             ),
-            (&[greedy], "[M] [M]", &[("[M] ", Some(0)), ("[M]", Some(0))]),
-            (
-                &[word.clone()],
-                "one, bone one\u{e9}",
-                &[("one", Some(0)), (", bone one\u{e9}", None)],
-            ),
-            (&[word], "\u{e9}one", &[("\u{e9}one", None)]),
+            (&[&greedy], "[M] [M]", &[("[M] ", Some(0)), ("[M]", Some(0))]),
+            (&[&word], "one, bone one\u{e9}", &[("one", Some(0)), (", bone one\u{e9}", None)]),
+            (&[&word], "\u{e9}one", &[("\u{e9}one", None)]),
         ];
         for (options, text, pieces) in cases {
             assert_eq!(tokens(options).cut(text), pieces, "{text:?}");
