@@ -8,6 +8,8 @@ import { launch, manifest, openEmbedding, serve, siteWithEmbedding, watchedPage 
 const MB = 1e6;
 /** The weights as the engine computes with them. */
 const UNPACKED_BYTES = manifest.files.model.bytes * (manifest.precision === 'f16' ? 2 : 1);
+/** How much memory the engine may take for them. Integers lie there twice: as they were read, and packed. */
+const MOST = manifest.precision === 'int8' ? 2.5 : 1.6;
 const BOOK = 'The story goes on and on, and nobody knows how it will end. '.repeat(100_000 / 12);
 
 describe('memory and time', () => {
@@ -47,7 +49,7 @@ describe('memory and time', () => {
       return { loaded, largest, after: await classifier.memoryBytes() };
     });
     t.diagnostic(`weights ${(UNPACKED_BYTES / MB).toFixed(1)} MB; loaded ${(loaded / MB).toFixed(1)} MB; after the longest window ${(largest / MB).toFixed(1)} MB`);
-    assert.ok(largest <= UNPACKED_BYTES * 1.6, `${largest} bytes for ${UNPACKED_BYTES} of weights`);
+    assert.ok(largest <= UNPACKED_BYTES * MOST, `${largest} bytes for ${UNPACKED_BYTES} of weights`);
     assert.equal(after, largest);
   });
 
