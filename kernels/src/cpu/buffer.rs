@@ -71,6 +71,11 @@ static POOL: Pool = Pool(Mutex::new(Vec::new()));
 /// Below this the allocator is as fast.
 const SMALL: usize = 64;
 
+/// So many times as large as what is asked for is far too large. In a page memory is never given
+/// back, so there anything is used that fits: as the smallest is taken, a text asks for no more
+/// arrays than a longer one before it.
+const TOO_LARGE: usize = if cfg!(target_family = "wasm") { usize::MAX } else { 4 };
+
 impl Pool {
     fn take(&self, len: usize) -> Vec<Line> {
         if len < SMALL {
@@ -79,7 +84,8 @@ impl Pool {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let best = waiting.partition_point(|array| array.capacity() < len);
         // One that is far too large is left to others.
-        if waiting.get(best).is_none_or(|array| array.capacity() > 4 * len) {
+        let most = len.saturating_mul(TOO_LARGE);
+        if waiting.get(best).is_none_or(|array| array.capacity() > most) {
             // The one next below gives way, so that not every size that ever was is kept.
             let dropped = best.checked_sub(1).map(|below| waiting.remove(below));
             drop(waiting);
