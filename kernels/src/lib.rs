@@ -5,6 +5,7 @@
 //! and the implementation on devices for which there is no fused one.
 
 pub mod adamw;
+pub mod coding;
 mod cpu;
 pub mod dropout;
 pub mod encoder;
