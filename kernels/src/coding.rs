@@ -32,12 +32,18 @@ pub enum CodingError {
         /// Bytes that what was read before them asks for.
         expected: usize,
     },
+    /// Blocks have no rows.
+    #[error("has blocks of no rows")]
+    NoBlock,
     /// A model is malformed.
     #[error("has a malformed model {0}")]
     Model(usize),
     /// A row names a model that there is not.
     #[error("names a model that is not there, in row {0}")]
     Row(usize),
+    /// An integer is larger than what it stands for allows.
+    #[error("holds an integer that is out of range, in row {0}")]
+    Range(usize),
     /// A block does not end as it should.
     #[error("is damaged in block {0}")]
     Block(usize),
@@ -54,7 +60,27 @@ pub struct CodedShape {
     pub block: usize,
 }
 
+/// Bytes of a shape: three numbers of 32 bits.
+const SHAPE_BYTES: usize = 12;
+
 impl CodedShape {
+    fn read(bytes: &[u8]) -> Result<Self, CodingError> {
+        let short = || CodingError::Length { found: bytes.len(), expected: SHAPE_BYTES };
+        let head = bytes.first_chunk::<SHAPE_BYTES>().ok_or_else(short)?;
+        let number = |at: usize| {
+            u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]) as usize
+        };
+        let shape = Self { rows: number(0), columns: number(4), block: number(8) };
+        if shape.block == 0 { Err(CodingError::NoBlock) } else { Ok(shape) }
+    }
+
+    fn write(&self) -> Vec<u8> {
+        [self.rows, self.columns, self.block]
+            .iter()
+            .flat_map(|number| (*number as u32).to_le_bytes())
+            .collect()
+    }
+
     fn blocks(&self) -> usize {
         self.rows.div_ceil(self.block)
     }
@@ -109,14 +135,16 @@ impl Cursor<'_> {
 }
 
 impl CodedMatrix {
-    /// Takes bytes up that [`encode`] made for this shape.
+    /// Takes bytes up that [`encode`] made. Their shape is theirs: it should be compared with the one that is expected
+    /// before anything is decoded, as room is made for so many columns.
     ///
     /// # Errors
     /// What is wrong with them, but for what is inside blocks.
-    pub fn new(bytes: Vec<u8>, shape: CodedShape) -> Result<Self, CodingError> {
-        let (models, row_models) = model::read_all(&bytes)?;
-        let lengths = row_models + shape.rows;
-        let first = lengths + 2 * shape.blocks();
+    pub fn new(bytes: Vec<u8>) -> Result<Self, CodingError> {
+        let shape = CodedShape::read(&bytes)?;
+        let (models, row_models) = model::read_all(&bytes, SHAPE_BYTES)?;
+        let lengths = row_models.saturating_add(shape.rows);
+        let first = lengths.saturating_add(2 * shape.blocks());
         let short = |expected| CodingError::Length { found: bytes.len(), expected };
         let of_rows = bytes.get(row_models..lengths).ok_or_else(|| short(first))?;
         if let Some(row) = of_rows.iter().position(|model| usize::from(*model) >= models.len()) {

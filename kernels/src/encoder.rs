@@ -10,11 +10,13 @@ mod parameters;
 use candle_core::{DType, Result, Tensor, bail};
 
 pub use parameters::{
-    EncoderParameters, LayerParameters, LinearParameters, NormParameters, Parameter,
+    EncoderParameters, LayerParameters, LinearParameters, LinearWeight, NormParameters, Parameter,
+    WordTable,
 };
 
 use crate::cpu::attention::Queries;
 use crate::cpu::encoder::LayerDropout;
+use crate::reference::Place;
 use crate::{Dropout, Gradients, Sequences, reference};
 
 /// What the operands of products are kept in. Sums, weights and their updates are f32 always.
@@ -109,12 +111,12 @@ impl Encoder {
         parameters.check()?;
         let fusible = parameters.all().all(|parameter| {
             let value = &parameter.value;
-            value.device().is_cpu() && matches!(value.dtype(), DType::F32 | DType::U8)
+            value.device().is_cpu() && value.dtype() == DType::F32
         });
         let learns = parameters.all().any(|parameter| parameter.value.is_variable());
         let fused =
             fusible && !parameters.layers.is_empty() && learns == options.gradients.is_some();
-        let int8 = parameters.is_int8() || parameters.word_scale.is_some();
+        let int8 = parameters.is_int8() || parameters.word.parameter().is_none();
         if int8 && (learns || options.precision != Precision::F32) {
             bail!("integers are for inference, and for f32 beside them");
         }
@@ -139,6 +141,21 @@ impl Encoder {
         }
     }
 
+    /// The twin's way through the layers, with a look at what goes into each linear layer, `[T, in]`.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], and what `see` gives.
+    pub fn observe(
+        &self,
+        input: &EncoderInput,
+        mut see: impl FnMut(Place, &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        self.check(input)?;
+        let precision = self.options.precision;
+        reference::observed_encoder(&self.parameters, input, precision, &mut see)?;
+        Ok(())
+    }
+
     fn check(&self, input: &EncoderInput) -> Result<()> {
         let tokens = input.sequences.tokens();
         if input.input_ids.len() != tokens || input.position_ids.len() != tokens {
@@ -149,11 +166,10 @@ impl Encoder {
             );
         }
         let all = [
-            ("token id", &input.input_ids, &self.parameters.word),
-            ("position", &input.position_ids, &self.parameters.position),
+            ("token id", &input.input_ids, self.parameters.word.dims()?.0),
+            ("position", &input.position_ids, self.parameters.position.value.dim(0)?),
         ];
-        for (what, ids, table) in all {
-            let rows = table.value.dim(0)?;
+        for (what, ids, rows) in all {
             if let Some(id) = ids.iter().find(|id| **id as usize >= rows) {
                 bail!("{what} {id} has no row in a table of {rows}");
             }

@@ -22,7 +22,7 @@ pub use cpu::isa;
 pub use dropout::{Dropout, DropoutKey};
 pub use encoder::{
     Encoder, EncoderDropout, EncoderInput, EncoderOptions, EncoderParameters, LayerParameters,
-    LinearParameters, NormParameters, Parameter, Precision,
+    LinearParameters, LinearWeight, NormParameters, Parameter, Precision, WordTable,
 };
 pub use gradients::Gradients;
 pub use linear::Activation;

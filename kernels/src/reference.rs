@@ -5,7 +5,7 @@ mod ops;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
-pub use encoder::encoder;
+pub use encoder::{LinearPlace, Place, encoder, observed_encoder};
 pub use ops::softmax;
 
 use crate::cpu::parallel;

@@ -8,8 +8,8 @@ use candle_core::{DType, Device, Tensor, Var};
 use pagebert_kernels::dropout::normal;
 use pagebert_kernels::{
     Activation, DropoutKey, Encoder, EncoderDropout, EncoderInput, EncoderOptions,
-    EncoderParameters, Gradients, LayerDropout, LayerParameters, LinearParameters, NormParameters,
-    Parameter, Precision, Queries, Sequences, reference,
+    EncoderParameters, Gradients, LayerDropout, LayerParameters, LinearParameters, LinearWeight,
+    NormParameters, Parameter, Precision, Queries, Sequences, WordTable, reference,
 };
 
 const CPU: Device = Device::Cpu;
@@ -92,8 +92,7 @@ impl Model {
             self.parameter(gradients, &format!("{name}.{part}"), dims, (0.0, spread))
         };
         LinearParameters {
-            weight: one("weight", &[outputs, inputs], deviation),
-            weight_scale: None,
+            weight: LinearWeight::Float(one("weight", &[outputs, inputs], deviation)),
             bias: one("bias", &[outputs], 0.3),
         }
     }
@@ -129,7 +128,7 @@ impl Model {
             }
         });
         let layers = layers.collect();
-        EncoderParameters { word, word_scale: None, position, token_type, norm, layers }
+        EncoderParameters { word: WordTable::Float(word), position, token_type, norm, layers }
     }
 
     fn input(&self, queries: Queries) -> EncoderInput {

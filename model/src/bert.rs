@@ -3,11 +3,12 @@
 use candle_core::{Device, Tensor};
 use pagebert_kernels::{
     Activation, Dropout, DropoutKey, Encoder, EncoderDropout, EncoderInput, EncoderOptions,
-    EncoderParameters, LayerDropout, LayerParameters, LinearParameters, NormParameters, Parameter,
-    Queries, dropout, linear,
+    EncoderParameters, LayerDropout, LayerParameters, LinearParameters, LinearWeight,
+    NormParameters, Parameter, Queries, WordTable, dropout, linear,
 };
 
 use pagebert_kernels::int8::{Squash, exact_linear};
+use pagebert_kernels::reference::LinearPlace;
 
 use crate::{Batch, BertConfig, Result, Weights};
 
@@ -26,15 +27,12 @@ impl Parameters<'_> {
         })
     }
 
-    /// Of a weight or table that is stored in few bits.
-    fn scale(&self, name: &str) -> Option<Tensor> {
-        self.weights.get(&format!("{name}.weight_scale")).ok().cloned()
-    }
-
     fn linear(&self, name: &str) -> Result<LinearParameters> {
         Ok(LinearParameters {
-            weight: self.get(&format!("{name}.weight"))?,
-            weight_scale: self.scale(name),
+            weight: match self.weights.linear(&format!("{name}.weight")) {
+                Some(integers) => LinearWeight::Int8(integers.clone()),
+                None => LinearWeight::Float(self.get(&format!("{name}.weight"))?),
+            },
             bias: self.get(&format!("{name}.bias"))?,
         })
     }
@@ -65,8 +63,10 @@ impl Parameters<'_> {
         let table = |kind: &str| self.get(&format!("bert.embeddings.{kind}_embeddings.weight"));
         let layers = (0..self.config.num_hidden_layers).map(|layer| self.layer(layer));
         Ok(EncoderParameters {
-            word: table("word")?,
-            word_scale: self.scale("bert.embeddings.word_embeddings"),
+            word: match self.weights.table() {
+                Some(coded) => WordTable::Coded(coded.clone()),
+                None => WordTable::Float(table("word")?),
+            },
             position: table("position")?,
             token_type: table("token_type")?,
             norm: self.norm("bert.embeddings.LayerNorm")?,
@@ -168,7 +168,7 @@ impl BertForSequenceClassification {
         let parameters = Parameters { weights, config, options: &options }.encoder()?;
         Ok(Self {
             config: config.clone(),
-            device: parameters.word.value.device().clone(),
+            device: parameters.position.value.device().clone(),
             int8: parameters.is_int8(),
             encoder: Encoder::new(parameters, options)?,
             pooler: Head::load(weights, "bert.pooler.dense")?,
@@ -192,14 +192,39 @@ impl BertForSequenceClassification {
         self.encode(batch, dropout, Queries::All)
     }
 
+    /// Has a look at what goes into each linear layer of the encoder, `[T, in]`, by the layer's name.
+    ///
+    /// # Errors
+    /// When a tensor operation fails, and what `see` gives.
+    pub fn observe(
+        &self,
+        batch: &Batch,
+        mut see: impl FnMut(&str, &Tensor) -> candle_core::Result<()>,
+    ) -> Result<()> {
+        let input = self.input(batch, None, Queries::All);
+        Ok(self.encoder.observe(&input, |(layer, place), x| {
+            let part = match place {
+                LinearPlace::Qkv => "attention.self.qkv",
+                LinearPlace::AttentionOutput => "attention.output.dense",
+                LinearPlace::Intermediate => "intermediate.dense",
+                LinearPlace::Output => "output.dense",
+            };
+            see(&format!("bert.encoder.layer.{layer}.{part}"), x)
+        })?)
+    }
+
     fn encode(&self, batch: &Batch, key: Option<DropoutKey>, queries: Queries) -> Result<Tensor> {
-        Ok(self.encoder.forward(&EncoderInput {
+        Ok(self.encoder.forward(&self.input(batch, key, queries))?)
+    }
+
+    fn input(&self, batch: &Batch, key: Option<DropoutKey>, queries: Queries) -> EncoderInput {
+        EncoderInput {
             input_ids: batch.input_ids.clone(),
             position_ids: batch.position_ids.clone(),
             sequences: batch.sequences.clone(),
             queries,
             dropout: Dropouts { config: &self.config, key }.encoder(),
-        })?)
+        }
     }
 
     /// Each document's logits, `[documents, C]`: the mean over its windows.

@@ -4,25 +4,39 @@
 //! `bert.encoder.layer.N.attention.self.qkv`; every other name is the checkpoint's. Files never
 //! see the fused name.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
-use pagebert_kernels::{DropoutKey, dropout};
+use pagebert_kernels::int8::{CodedTable, Int8Panels};
 use safetensors::SafeTensors;
 
 use crate::{BertConfig, ModelError, Result};
 
-mod quantised;
+mod assembly;
+mod coded;
+mod expected;
+mod rounding;
+mod stream;
 
-pub use quantised::to_int8_safetensors;
+pub use coded::to_int8_safetensors;
+pub use rounding::Rounding;
+pub use stream::WeightsStream;
+
+use assembly::{Assembly, Stored, fuse};
+use expected::{Expected, expected, initial};
 
 const PARTS: [&str; 3] = ["query", "key", "value"];
 
-/// Tensors by their names in this crate, all f32, but for weights in integers, which have their
-/// scales beside them under `…weight_scale`.
+/// Tensors by their names in this crate, all f32, and those that are in integers instead.
 #[derive(Debug, Clone, Default)]
 pub struct Weights {
     tensors: BTreeMap<String, Tensor>,
+    /// Linear layers' weights.
+    linears: BTreeMap<String, Arc<Int8Panels>>,
+    /// The word table.
+    table: Option<Arc<CodedTable>>,
 }
 
 /// What a checkpoint lacked and what it had in excess.
@@ -65,52 +79,16 @@ impl Weights {
     ) -> Result<(Self, LoadReport)> {
         let file = SafeTensors::deserialize(bytes)
             .map_err(|e| ModelError::Weights(format!("not a readable safetensors file: {e:?}")))?;
-        let mut found = BTreeMap::new();
-        for (name, view) in file.tensors() {
-            found.insert(today_name(&name), (name, view));
+        let mut assembly = Assembly::new(config, missing, device)?;
+        for (name, view) in in_order(&file) {
+            assembly.take(Stored {
+                name,
+                dtype: view.dtype(),
+                shape: view.shape(),
+                data: Cow::Borrowed(view.data()),
+            })?;
         }
-        let mut weights = BTreeMap::new();
-        let mut report = LoadReport::default();
-        for Expected { name, shape, init } in expected(config)? {
-            let wrong_size =
-                found.get(&name).is_some_and(|(_, view)| view.shape() != shape.as_slice());
-            let refit = wrong_size
-                && name.starts_with("classifier.")
-                && matches!(missing, Missing::Initialise { .. });
-            if refit {
-                found.remove(&name);
-            }
-            if let Some((original, view)) = found.get(&name)
-                && view.dtype() == safetensors::Dtype::U8
-            {
-                let scale_name = format!("{name}_scale");
-                let scale = found.get(&scale_name).map(|(_, view)| view);
-                let (tensor, scale) = quantised::read(original, view, scale, &shape)?;
-                found.remove(&name);
-                found.remove(&scale_name);
-                weights.insert(name, tensor);
-                weights.insert(scale_name, scale);
-                continue;
-            }
-            let tensor = match (found.remove(&name), missing) {
-                (Some((original, view)), _) => read(&original, &view, &shape, device)?,
-                (None, Missing::Initialise { seed }) => {
-                    let tensor = initial(&name, &shape, init, config, seed, device)?;
-                    report.initialised.push(name.clone());
-                    tensor
-                }
-                (None, Missing::Refuse) => {
-                    return Err(ModelError::Shape(format!("tensor {name} is missing")));
-                }
-            };
-            weights.insert(name, tensor);
-        }
-        report.unused = found
-            .into_iter()
-            .filter(|(name, _)| !name.ends_with("embeddings.position_ids"))
-            .map(|(_, (original, _))| original)
-            .collect();
-        Ok((Self { tensors: fuse(weights, config)? }, report))
+        assembly.finish()
     }
 
     /// Freshly initialised weights.
@@ -120,12 +98,12 @@ impl Weights {
             let tensor = initial(&name, &shape, init, config, seed, device)?;
             weights.insert(name, tensor);
         }
-        Ok(Self { tensors: fuse(weights, config)? })
+        Ok(Self::from_tensors(fuse(weights, config)?))
     }
 
     /// Wraps tensors that have this crate's names already.
     pub fn from_tensors(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Self {
-        Self { tensors: tensors.into_iter().collect() }
+        Self { tensors: tensors.into_iter().collect(), ..Self::default() }
     }
 
     /// Puts a freshly initialised classifier in the place of what is there.
@@ -154,7 +132,17 @@ impl Weights {
             .ok_or_else(|| ModelError::Weights(format!("tensor {name} is missing")))
     }
 
-    /// The same weights on a device.
+    /// The linear layer's weight of this name, where it is in integers.
+    pub fn linear(&self, name: &str) -> Option<&Arc<Int8Panels>> {
+        self.linears.get(name)
+    }
+
+    /// The word table, where it is in integers.
+    pub fn table(&self) -> Option<&Arc<CodedTable>> {
+        self.table.as_ref()
+    }
+
+    /// The same weights on a device. Integers stay where they are.
     ///
     /// # Errors
     /// When the device fails.
@@ -163,7 +151,7 @@ impl Weights {
         for (name, tensor) in &self.tensors {
             tensors.insert(name.clone(), tensor.to_device(device)?);
         }
-        Ok(Self { tensors })
+        Ok(Self { tensors, ..self.clone() })
     }
 
     /// Hands the tensors over.
@@ -245,87 +233,26 @@ pub fn serialize(tensors: &BTreeMap<String, Tensor>, dtype: DType) -> Result<Vec
     safetensors::serialize(views, Some(metadata)).map_err(|e| ModelError::Weights(format!("{e:?}")))
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Init {
-    Normal,
-    Zeros,
-    Ones,
+/// The tensors in the order in which they lie in the file.
+fn in_order<'a>(
+    file: &'a SafeTensors<'a>,
+) -> impl Iterator<Item = (&'a str, safetensors::tensor::TensorView<'a>)> {
+    let mut all: Vec<_> = file.iter().collect();
+    all.sort_by_key(|(_, view)| view.data().as_ptr());
+    all.into_iter()
 }
 
-struct Expected {
-    name: String,
-    shape: Vec<usize>,
-    init: Init,
-}
-
-/// Every tensor of a checkpoint of this configuration.
-fn expected(config: &BertConfig) -> Result<Vec<Expected>> {
-    let hidden = config.hidden_size;
-    let inner = config.intermediate_size;
-    let mut all = Vec::new();
-    let mut push = |name: String, shape: Vec<usize>, init| all.push(Expected { name, shape, init });
-    for (table, rows) in [
-        ("word", config.vocab_size),
-        ("position", config.max_position_embeddings),
-        ("token_type", config.type_vocab_size),
-    ] {
-        let name = format!("bert.embeddings.{table}_embeddings.weight");
-        push(name, vec![rows, hidden], Init::Normal);
-    }
-    let mut norms = vec!["bert.embeddings.LayerNorm".to_string()];
-    let mut linears = Vec::new();
-    for layer in 0..config.num_hidden_layers {
-        let layer = format!("bert.encoder.layer.{layer}");
-        for part in PARTS {
-            linears.push((format!("{layer}.attention.self.{part}"), hidden, hidden));
-        }
-        linears.push((format!("{layer}.attention.output.dense"), hidden, hidden));
-        linears.push((format!("{layer}.intermediate.dense"), inner, hidden));
-        linears.push((format!("{layer}.output.dense"), hidden, inner));
-        norms.push(format!("{layer}.attention.output.LayerNorm"));
-        norms.push(format!("{layer}.output.LayerNorm"));
-    }
-    linears.push(("bert.pooler.dense".into(), hidden, hidden));
-    linears.push(("classifier".into(), config.labels()?.len(), hidden));
-    for (name, out, input) in linears {
-        push(format!("{name}.weight"), vec![out, input], Init::Normal);
-        push(format!("{name}.bias"), vec![out], Init::Zeros);
-    }
-    for name in norms {
-        push(format!("{name}.weight"), vec![hidden], Init::Ones);
-        push(format!("{name}.bias"), vec![hidden], Init::Zeros);
-    }
-    Ok(all)
-}
-
-/// The name that today's Transformers gives a tensor.
-fn today_name(name: &str) -> String {
-    let name = name.strip_prefix("module.").unwrap_or(name);
-    let name = match name.strip_suffix("LayerNorm.gamma") {
-        Some(prefix) => format!("{prefix}LayerNorm.weight"),
-        None => match name.strip_suffix("LayerNorm.beta") {
-            Some(prefix) => format!("{prefix}LayerNorm.bias"),
-            None => name.to_string(),
-        },
-    };
-    let bare = ["embeddings.", "encoder.", "pooler."].iter().any(|part| name.starts_with(part));
-    if bare { format!("bert.{name}") } else { name }
-}
-
-fn read(
-    name: &str,
-    view: &safetensors::tensor::TensorView<'_>,
-    shape: &[usize],
-    device: &Device,
-) -> Result<Tensor> {
-    if view.shape() != shape {
+/// A tensor of floats as f32.
+fn read(stored: &Stored<'_>, shape: &[usize], device: &Device) -> Result<Tensor> {
+    let name = stored.name;
+    if stored.shape != shape {
         return Err(ModelError::Shape(format!(
             "{name} has shape {:?}, but config.json asks for {shape:?}",
-            view.shape()
+            stored.shape
         )));
     }
-    let data = view.data();
-    let values: Vec<f32> = match view.dtype() {
+    let data: &[u8] = &stored.data;
+    let values: Vec<f32> = match stored.dtype {
         safetensors::Dtype::F32 => {
             data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
         }
@@ -348,57 +275,6 @@ fn read(
         return Err(ModelError::Weights(format!("{name} holds {} at {at}", values[at])));
     }
     Ok(Tensor::from_vec(values, shape, device)?)
-}
-
-fn initial(
-    name: &str,
-    shape: &[usize],
-    init: Init,
-    config: &BertConfig,
-    seed: u64,
-    device: &Device,
-) -> Result<Tensor> {
-    let count = shape.iter().product::<usize>();
-    let values = match init {
-        Init::Zeros => vec![0.0; count],
-        Init::Ones => vec![1.0; count],
-        Init::Normal => {
-            // The tensor's name is the generator's site, so that a tensor's start depends on
-            // nothing else in the checkpoint. FNV-1a.
-            let site = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
-            let key = DropoutKey::new(seed, 0).site(site, 0.0).key;
-            let scale = config.initializer_range as f32;
-            (0..count as u64).map(|i| dropout::normal(key, i) * scale).collect()
-        }
-    };
-    Ok(Tensor::from_vec(values, shape, device)?)
-}
-
-fn fuse(
-    mut checkpoint: BTreeMap<String, Tensor>,
-    config: &BertConfig,
-) -> Result<BTreeMap<String, Tensor>> {
-    for layer in 0..config.num_hidden_layers {
-        let prefix = format!("bert.encoder.layer.{layer}.attention.self");
-        for kind in ["weight", "weight_scale", "bias"] {
-            let parts: Vec<Tensor> = PARTS
-                .iter()
-                .filter_map(|part| checkpoint.remove(&format!("{prefix}.{part}.{kind}")))
-                .collect();
-            if parts.is_empty() && kind == "weight_scale" {
-                continue;
-            }
-            if parts.len() != PARTS.len() {
-                return Err(ModelError::Weights(format!(
-                    "{prefix}: some of {kind} are stored in integers and others are not"
-                )));
-            }
-            checkpoint.insert(format!("{prefix}.qkv.{kind}"), Tensor::cat(&parts, 0)?);
-        }
-    }
-    Ok(checkpoint)
 }
 
 /// Whether weight decay applies to a parameter: to matrices of linear layers, and neither to

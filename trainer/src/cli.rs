@@ -311,6 +311,10 @@ pub struct ExportArgs {
     #[arg(long, value_enum, default_value = "int8")]
     pub precision: BundlePrecision,
 
+    /// Training texts to look at, so that int8 keeps the model's answers; 0 rounds each weight by itself
+    #[arg(long, value_name = "N", default_value_t = 400)]
+    pub calibrate: usize,
+
     /// Threads to compute with; 0 means every core
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub threads: usize,

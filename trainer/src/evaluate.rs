@@ -53,7 +53,7 @@ pub fn run(args: &EvaluateArgs, console: &Console) -> Result<()> {
                 EvaluatedSide::Valid => Side::Valid,
             };
             let record = model.record.as_ref().ok_or_else(|| no_split(&args.model, &model))?;
-            let rows = recorded_side(&args.model, record, side, &labels)?;
+            let rows = recorded_side(&args.model, record, side, &labels, usize::MAX)?;
             (rows, json!({ "split": side, "data": record.data.path }))
         }
     };
@@ -109,7 +109,7 @@ pub fn measure(
     Ok((tally.report(), logits))
 }
 
-/// The rows of a recorded side, read again from the recorded data.
+/// The rows of a recorded side, read again from the recorded data: all of them, or evenly spread ones.
 ///
 /// # Errors
 /// When the data is gone or is not what was split.
@@ -118,6 +118,7 @@ pub fn recorded_side(
     record: &RunRecord,
     side: Side,
     labels: &[String],
+    most: usize,
 ) -> Result<Vec<Example>> {
     let options = record.data.options(Some(labels.to_vec()));
     let given = match side {
@@ -142,6 +143,8 @@ pub fn recorded_side(
         return Err(changed(&record.data.path).into());
     }
     let chosen = split.indices(side);
+    let every = chosen.len().div_ceil(most).max(1);
+    let chosen: Vec<usize> = chosen.into_iter().step_by(every).collect();
     let texts = data.file.texts(chosen.iter().map(|index| data.rows[*index]))?;
     let rows: Vec<Example> = chosen
         .iter()

@@ -3,12 +3,15 @@
 //! Owns the writing of a bundle, and the proof that it can be read and is as good as the model.
 //! What a bundle is, is `pagebert_model::bundle`'s.
 
+mod calibrate;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Device};
+use pagebert_model::BertConfig;
 use pagebert_model::bundle::{
     self, FORMAT, FileEntry, MODEL, Manifest, Metrics, TOKENIZER, VERSION,
 };
@@ -54,21 +57,26 @@ pub fn run(args: &ExportArgs, console: &Console) -> Result<()> {
     let tokenizer = compact_tokenizer(&files)?;
     let record = RunRecord::read(&args.run)?;
     let checkpoint = Checkpoint::load(files, &Device::Cpu)?;
-    let weights = match precision {
-        BundlePrecision::F32 => checkpoint.weights.to_safetensors(DType::F32),
-        BundlePrecision::F16 => checkpoint.weights.to_safetensors(DType::F16),
-        BundlePrecision::Int8 => to_int8_safetensors(&checkpoint.weights),
-    };
-    let weights = weights.map_err(|error| {
-        UsageError(format!("--precision {}: {error} (--precision f32)", precision.name()))
-    })?;
-    let mut manifest = manifest(&checkpoint, record.as_ref(), precision, &weights, &tokenizer)?;
-
+    let (values, config) = (checkpoint.weights.clone(), checkpoint.config.clone());
+    let weights_sha256 = checkpoint.weights_sha256.clone();
     let original = LoadedModel {
         classifier: classifier(checkpoint, record.as_ref())?,
         record,
         manifest: None,
     };
+    let weights = match precision {
+        BundlePrecision::F32 => values.to_safetensors(DType::F32),
+        BundlePrecision::F16 => values.to_safetensors(DType::F16),
+        BundlePrecision::Int8 => {
+            let rounding = calibrate::rounding(&args.run, &original, args.calibrate, console)?;
+            to_int8_safetensors(&values, &rounding)
+        }
+    };
+    let weights = weights.map_err(|error| {
+        UsageError(format!("--precision {}: {error} (--precision f32)", precision.name()))
+    })?;
+    let record = original.record.as_ref();
+    let mut manifest = manifest(config, weights_sha256, record, precision, &weights, &tokenizer)?;
     let mut contents = HashMap::from([
         (MODEL.to_string(), weights),
         (TOKENIZER.to_string(), tokenizer.into_bytes()),
@@ -129,7 +137,8 @@ fn compact_tokenizer(files: &BaseFiles) -> Result<String> {
 }
 
 fn manifest(
-    checkpoint: &Checkpoint,
+    config: BertConfig,
+    weights_sha256: String,
     record: Option<&RunRecord>,
     precision: BundlePrecision,
     weights: &[u8],
@@ -139,12 +148,12 @@ fn manifest(
     let (max_tokens, stride) = fit_window(
         settings.map_or(512, |settings| settings.max_tokens),
         settings.map_or(64, |settings| settings.stride),
-        checkpoint.config.max_position_embeddings,
+        config.max_position_embeddings,
     );
     let mut provenance = Map::new();
     provenance.insert("pagebert".into(), env!("CARGO_PKG_VERSION").into());
     provenance.insert("date".into(), now().into());
-    provenance.insert("weights_sha256".into(), checkpoint.weights_sha256.clone().into());
+    provenance.insert("weights_sha256".into(), weights_sha256.into());
     if let Some(record) = record {
         provenance.insert("base".into(), file_name(&record.base));
         provenance.insert("base_sha256".into(), record.base_sha256.clone().into());
@@ -152,7 +161,7 @@ fn manifest(
         provenance.insert("trained".into(), record.started.clone().into());
         provenance.insert("seed".into(), json!(record.settings.seed));
     }
-    let mut config = checkpoint.config.clone();
+    let mut config = config;
     let labels = config.labels()?;
     // A checkpoint may leave its labels to be understood; a bundle names them.
     config.set_labels(&labels);
@@ -197,13 +206,14 @@ fn compare(
         console.note("the checkpoint records no test side: the bundle carries no figures");
         return Ok(None);
     };
-    let rows = match recorded_side(run, record, Side::Test, original.classifier.labels()) {
-        Ok(rows) => rows,
-        Err(error) => {
-            console.warn(format!("the bundle carries no figures: {error}"));
-            return Ok(None);
-        }
-    };
+    let rows =
+        match recorded_side(run, record, Side::Test, original.classifier.labels(), usize::MAX) {
+            Ok(rows) => rows,
+            Err(error) => {
+                console.warn(format!("the bundle carries no figures: {error}"));
+                return Ok(None);
+            }
+        };
     let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
     let truths: Vec<u32> = rows.iter().map(|row| row.label).collect();
     let (before, logits) = measure(original, &texts, &truths, console)?;

@@ -23,7 +23,8 @@ pub fn encode(integers: &[i8], shape: CodedShape) -> Vec<u8> {
     let counts: Vec<Counts> =
         (0..rows).map(|row| count(&integers[row * columns..][..columns])).collect();
     let (of_rows, models) = sort(&counts, columns);
-    let mut bytes = vec![models.len() as u8];
+    let mut bytes = shape.write();
+    bytes.push(models.len() as u8);
     for model in &models {
         model.write(&mut bytes);
     }

@@ -46,15 +46,15 @@ impl Model {
     }
 }
 
-/// The models at the beginning of the bytes, and where they end: their number; for each its least integer, how many
+/// The models that lie `at` so many bytes, and where they end: their number; for each its least integer, how many
 /// integers less 1, and their frequencies in 16 bits.
-pub(super) fn read_all(bytes: &[u8]) -> Result<(Vec<Model>, usize), CodingError> {
+pub(super) fn read_all(bytes: &[u8], at: usize) -> Result<(Vec<Model>, usize), CodingError> {
     let short = |expected| CodingError::Length { found: bytes.len(), expected };
-    let count = usize::from(*bytes.first().ok_or_else(|| short(1))?);
+    let count = usize::from(*bytes.get(at).ok_or_else(|| short(at + 1))?);
     if count > MOST_MODELS {
         return Err(CodingError::Model(MOST_MODELS));
     }
-    let (mut models, mut at) = (Vec::with_capacity(count), 1);
+    let (mut models, mut at) = (Vec::with_capacity(count), at + 1);
     for index in 0..count {
         let head = bytes.get(at..at + 2).ok_or_else(|| short(at + 2))?;
         let end = at + 2 + 2 * (usize::from(head[1]) + 1);

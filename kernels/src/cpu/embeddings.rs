@@ -1,8 +1,11 @@
 //! The three tables' rows added up, normalised and dropped; their gradients by row.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::encoder::Norm;
+use super::int8::CodedTable;
 use super::parallel::{BLOCK, add_up, blocks, for_each};
-use super::{Buffer, dispatch, encoder, int8};
+use super::{Buffer, dispatch, encoder};
 use crate::Dropout;
 use crate::gradients::GradientSlot;
 
@@ -21,26 +24,19 @@ pub struct Tables<'a> {
 pub enum Words<'a> {
     /// `[V, H]`
     Float(&'a [f32]),
-    /// In 4 bits, see [`int8::expand_row`].
-    Int4 {
-        /// `[V, H / 2]`
-        bytes: &'a [u8],
-        /// `[V, H / 32]`
-        scales: &'a [f32],
-    },
+    /// In coded integers.
+    Coded(&'a CodedTable),
 }
 
 impl Words<'_> {
-    fn row(&self, id: usize, out: &mut [f32]) {
+    /// A row; `integers` is room for as many. `false` where it is damaged.
+    fn row(&self, id: usize, integers: &mut [i8], out: &mut [f32]) -> bool {
         let hidden = out.len();
         match self {
             Self::Float(word) => out.copy_from_slice(&word[id * hidden..][..hidden]),
-            Self::Int4 { bytes, scales } => {
-                let (half, groups) = (hidden / 2, hidden / int8::TABLE_GROUP);
-                let (bytes, scales) = (&bytes[id * half..][..half], &scales[id * groups..]);
-                int8::expand_row(bytes, &scales[..groups], out);
-            }
+            Self::Coded(table) => return table.expand(id, integers, out),
         }
+        true
     }
 }
 
@@ -76,12 +72,12 @@ pub struct SavedEmbeddings {
     inverse: Buffer<f32>,
 }
 
-/// → `[T, H]`.
+/// → `[T, H]`; `None` where a row of the word table is damaged.
 pub fn forward(
     tables: &Tables<'_>,
     lookup: Lookup<'_>,
     keep: bool,
-) -> (Buffer<f32>, Option<SavedEmbeddings>) {
+) -> Option<(Buffer<f32>, Option<SavedEmbeddings>)> {
     let hidden = lookup.norm.weight.len();
     let tokens = lookup.input_ids.len();
     let mut out = Buffer::<f32>::any(tokens * hidden);
@@ -91,12 +87,15 @@ pub fn forward(
     let tasks = tasks.zip(blocks(&mut saved.normed, tokens, hidden));
     let tasks = tasks.zip(blocks(&mut saved.inverse, tokens, 1)).collect();
     type Task<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
+    let whole = AtomicBool::new(true);
     for_each(tasks, |index, ((out, normed), inverse): Task<'_>| {
-        let mut sum = vec![0f32; hidden];
+        let (mut sum, mut integers) = (vec![0f32; hidden], vec![0i8; hidden]);
         for (row, inverse) in inverse.iter_mut().enumerate() {
             let token = index * BLOCK + row;
             let at = row * hidden..(row + 1) * hidden;
-            tables.word.row(lookup.input_ids[token] as usize, &mut sum);
+            if !tables.word.row(lookup.input_ids[token] as usize, &mut integers, &mut sum) {
+                whole.store(false, Ordering::Relaxed);
+            }
             let position = lookup.position_ids[token] as usize * hidden;
             encoder::norm_row(
                 &mut sum,
@@ -110,7 +109,7 @@ pub fn forward(
             drop_row(&mut out[at], lookup.dropout, (token * hidden) as u64);
         }
     });
-    (out, keep.then_some(saved))
+    whole.into_inner().then(|| (out, keep.then_some(saved)))
 }
 
 /// Hands the tables' and the norm's gradients over. `rows` is the position table's number of rows,

@@ -10,6 +10,7 @@
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+mod coded;
 mod panels;
 mod plain;
 #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
@@ -21,20 +22,16 @@ mod rows;
     not(target_feature = "relaxed-simd")
 ))]
 mod simd128;
-mod table;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 mod weights;
 
 pub use attention::forward as attention;
+pub use coded::CodedTable;
 pub use panels::Int8Panels;
-pub use table::{GROUP as TABLE_GROUP, expand_row};
-pub use weights::quantise_weights;
 
 /// Weights lie in −63…63: two products with a 7-bit activation then fit 16 bits, and so do four.
 pub const WEIGHT_LIMIT: i8 = 63;
-/// What is added to a weight where it is stored as an unsigned byte.
-pub const WEIGHT_ZERO: u8 = 64;
 
 /// The summed dimension is padded with zeros to a multiple of this.
 const DEPTH: usize = 8;

@@ -2,16 +2,17 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Storage, Tensor, Var, bail};
+use candle_core::{
+    CpuStorage, CustomOp1, Error, Layout, Result, Shape, Storage, Tensor, Var, bail,
+};
 
 use super::{
-    EncoderInput, EncoderOptions, EncoderParameters, LinearParameters, NormParameters, Parameter,
-    Precision,
+    EncoderInput, EncoderOptions, EncoderParameters, LinearParameters, LinearWeight,
+    NormParameters, Parameter, Precision, WordTable,
 };
 use crate::cpu::attention::Queries;
 use crate::cpu::embeddings::{self, Lookup, SavedEmbeddings, TableGradients, Tables, Words};
 use crate::cpu::encoder::{Layer, Linear, Norm, PackedWeight, Rows, Saved};
-use crate::cpu::int8::{Int8Panels, WEIGHT_LIMIT, WEIGHT_ZERO};
 use crate::cpu::{Bf16, Buffer, Element};
 
 /// What clones of an encoder share.
@@ -64,7 +65,7 @@ enum Kept<E: Element> {
 impl Fused {
     pub fn new(parameters: &EncoderParameters, options: &EncoderOptions) -> Result<Self> {
         let slots = (
-            &parameters.word.gradient,
+            &parameters.word.parameter().and_then(|word| word.gradient.clone()),
             &parameters.position.gradient,
             &parameters.token_type.gradient,
         );
@@ -186,20 +187,19 @@ impl Inner {
         input: &EncoderInput,
         keep: bool,
     ) -> Result<(Buffer<f32>, Option<SavedEmbeddings>)> {
-        let EncoderParameters { word, word_scale, position, token_type, .. } = &self.parameters;
+        let EncoderParameters { word, position, token_type, .. } = &self.parameters;
         let look_up = |word: Words<'_>| {
             with(&position.value, |position| {
                 with(&token_type.value, |segments| {
                     let tables = Tables { word, position, segment: &segments[..self.hidden] };
-                    Ok(embeddings::forward(&tables, lookup(norm, input), keep))
+                    let found = embeddings::forward(&tables, lookup(norm, input), keep);
+                    found.ok_or_else(|| Error::msg("a row of the word table is damaged"))
                 })
             })
         };
-        match word_scale {
-            None => with(&word.value, |word| look_up(Words::Float(word))),
-            Some(scales) => with_bytes(&word.value, |bytes| {
-                with(scales, |scales| look_up(Words::Int4 { bytes, scales }))
-            }),
+        match word {
+            WordTable::Float(word) => with(&word.value, |word| look_up(Words::Float(word))),
+            WordTable::Coded(table) => look_up(Words::Coded(table)),
         }
     }
 
@@ -264,23 +264,16 @@ fn pack_linear<E: Element>(
     before: Option<&Linear<E>>,
 ) -> Result<Linear<E>> {
     let bias = copy(&linear.bias)?;
-    let (outputs, inputs) = linear.weight.value.dims2()?;
-    if let Some(scale) = &linear.weight_scale {
-        return with_bytes(&linear.weight.value, |bytes| {
-            with(scale, |scale| {
-                let row = |output: usize, integers: &mut [i8]| {
-                    for (q, byte) in integers.iter_mut().zip(&bytes[output * inputs..]) {
-                        *q = (byte.wrapping_sub(WEIGHT_ZERO) as i8)
-                            .clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT);
-                    }
-                };
-                let panels = Int8Panels::new(row, scale, inputs);
-                let weight = Arc::new(PackedWeight::int8(panels, inputs));
-                Ok(Linear { inputs, outputs, bias, weight, gradients: None })
-            })
-        });
-    }
-    let gradients = linear.weight.gradient.clone().zip(linear.bias.gradient.clone());
+    let parameter = match &linear.weight {
+        LinearWeight::Float(parameter) => parameter,
+        LinearWeight::Int8(panels) => {
+            let (outputs, inputs) = (panels.outputs(), panels.inputs());
+            let weight = Arc::new(PackedWeight::int8(panels.clone(), inputs));
+            return Ok(Linear { inputs, outputs, bias, weight, gradients: None });
+        }
+    };
+    let (outputs, inputs) = parameter.value.dims2()?;
+    let gradients = parameter.gradient.clone().zip(linear.bias.gradient.clone());
     let weight = match (before, &gradients) {
         (Some(before), _) => before.weight.clone(),
         (None, None) => Arc::new(PackedWeight::float((outputs, inputs), false)),
@@ -290,7 +283,7 @@ fn pack_linear<E: Element>(
             weight
         }
     };
-    with(&linear.weight.value, |values| {
+    with(&parameter.value, |values| {
         weight.follow(values, version);
         Ok(())
     })?;
@@ -308,16 +301,6 @@ fn copy_norm(norm: &NormParameters) -> Result<Norm> {
 
 fn copy(parameter: &Parameter) -> Result<Vec<f32>> {
     with(&parameter.value, |values| Ok(values.to_vec()))
-}
-
-/// Lends a tensor's bytes out.
-fn with_bytes<T>(tensor: &Tensor, use_it: impl FnOnce(&[u8]) -> Result<T>) -> Result<T> {
-    let tensor = tensor.contiguous()?;
-    let (storage, layout) = tensor.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::U8(data)), Some((from, to))) => use_it(&data[from..to]),
-        _ => bail!("a kernel was given a tensor that is not contiguous u8 on the processor"),
-    }
 }
 
 /// Lends a tensor's elements out.

@@ -1,9 +1,11 @@
 //! The tensors that an encoder is made of.
 
-use candle_core::{DType, Result, Tensor, bail};
+use std::sync::Arc;
+
+use candle_core::{Result, Tensor, bail};
 
 use crate::Activation;
-use crate::cpu::int8::TABLE_GROUP;
+use crate::cpu::int8::{CodedTable, Int8Panels};
 use crate::gradients::GradientSlot;
 
 /// A tensor, and where its gradient goes.
@@ -18,12 +20,28 @@ pub struct Parameter {
 /// A linear layer's.
 #[derive(Debug, Clone)]
 pub struct LinearParameters {
-    /// `[out, in]`: f32, or, with a scale, u8.
-    pub weight: Parameter,
-    /// f32 `[out]`: the weight is `(stored − 64) · scale`, the stored number 1 to 127.
-    pub weight_scale: Option<Tensor>,
+    /// `[out, in]`
+    pub weight: LinearWeight,
     /// `[out]`
     pub bias: Parameter,
+}
+
+/// The one thing in which inference in integers differs.
+#[derive(Debug, Clone)]
+pub enum LinearWeight {
+    /// f32.
+    Float(Parameter),
+    /// Packed integers, with a scale an output.
+    Int8(Arc<Int8Panels>),
+}
+
+/// The word table, `[V, H]`.
+#[derive(Debug, Clone)]
+pub enum WordTable {
+    /// f32.
+    Float(Parameter),
+    /// Coded integers, with a scale a row.
+    Coded(Arc<CodedTable>),
 }
 
 /// A layer norm's.
@@ -61,11 +79,8 @@ pub struct LayerParameters {
 /// All of them.
 #[derive(Debug, Clone)]
 pub struct EncoderParameters {
-    /// One row a vocabulary entry: f32 `[V, H]`, or, with scales, u8 `[V, H / 2]`.
-    pub word: Parameter,
-    /// f32 `[V, H / 32]`: columns 2·i and 2·i + 1 are the lower and the upper half of byte i, less
-    /// 8, times the scale that 32 columns share.
-    pub word_scale: Option<Tensor>,
+    /// One row a vocabulary entry.
+    pub word: WordTable,
     /// One row a position, `[P, H]`.
     pub position: Parameter,
     /// One row a segment, `[S, H]`; a single text is segment 0 throughout.
@@ -76,13 +91,49 @@ pub struct EncoderParameters {
     pub layers: Vec<LayerParameters>,
 }
 
-impl LinearParameters {
-    fn check(&self, what: &str, inputs: usize, outputs: usize) -> Result<()> {
-        shape(what, &self.weight, &[outputs, inputs])?;
-        if let Some(scale) = &self.weight_scale {
-            shape_of(what, scale, &[outputs])?;
+impl LinearWeight {
+    /// The tensor, where it is one.
+    pub fn parameter(&self) -> Option<&Parameter> {
+        match self {
+            Self::Float(parameter) => Some(parameter),
+            Self::Int8(_) => None,
         }
-        stored_as(what, &self.weight.value, self.weight_scale.as_ref())?;
+    }
+}
+
+impl WordTable {
+    /// The tensor, where it is one.
+    pub fn parameter(&self) -> Option<&Parameter> {
+        match self {
+            Self::Float(parameter) => Some(parameter),
+            Self::Coded(_) => None,
+        }
+    }
+
+    /// Rows and columns.
+    pub fn dims(&self) -> Result<(usize, usize)> {
+        match self {
+            Self::Float(parameter) => parameter.value.dims2(),
+            Self::Coded(table) => Ok(table.dims()),
+        }
+    }
+}
+
+impl LinearParameters {
+    fn is_int8(&self) -> bool {
+        matches!(self.weight, LinearWeight::Int8(_))
+    }
+
+    fn check(&self, what: &str, inputs: usize, outputs: usize) -> Result<()> {
+        match &self.weight {
+            LinearWeight::Float(weight) => shape(what, weight, &[outputs, inputs])?,
+            LinearWeight::Int8(panels) => {
+                let found = [panels.outputs(), panels.inputs()];
+                if found != [outputs, inputs] {
+                    bail!("{what}: expected integers of {:?}, got {found:?}", [outputs, inputs]);
+                }
+            }
+        }
         shape(what, &self.bias, &[outputs])
     }
 }
@@ -102,35 +153,34 @@ impl EncoderParameters {
 
     /// Whether products are those of integers.
     pub fn is_int8(&self) -> bool {
-        self.layers.iter().any(|layer| layer.qkv.weight_scale.is_some())
+        self.layers.iter().any(|layer| layer.qkv.is_int8())
     }
 
-    /// Every parameter.
+    /// Every parameter that is a tensor.
     pub fn all(&self) -> impl Iterator<Item = &Parameter> {
-        let head = [&self.word, &self.position, &self.token_type, &self.norm.weight];
+        let head = [&self.position, &self.token_type, &self.norm.weight];
+        let head = head.into_iter().chain(self.word.parameter());
         let layers = self.layers.iter().flat_map(|layer| {
             let linears = [&layer.qkv, &layer.attention_output, &layer.intermediate, &layer.output];
             let norms = [&layer.attention_norm, &layer.output_norm];
-            let of_linears = linears.into_iter().flat_map(|linear| [&linear.weight, &linear.bias]);
+            let of_linears = linears
+                .into_iter()
+                .flat_map(|linear| linear.weight.parameter().into_iter().chain([&linear.bias]));
             of_linears.chain(norms.into_iter().flat_map(|norm| [&norm.weight, &norm.bias]))
         });
-        head.into_iter().chain([&self.norm.bias]).chain(layers)
+        head.chain([&self.norm.bias]).chain(layers)
     }
 
     pub(super) fn check(&self) -> Result<()> {
         let hidden = self.hidden()?;
-        let rows = self.word.value.dim(0)?;
-        match &self.word_scale {
-            None => shape("word", &self.word, &[rows, hidden])?,
-            Some(scale) => {
-                if hidden % TABLE_GROUP != 0 {
-                    bail!("a table of {hidden} columns can't be stored in 4 bits");
-                }
-                shape("word", &self.word, &[rows, hidden / 2])?;
-                shape_of("word's scales", scale, &[rows, hidden / TABLE_GROUP])?;
-            }
+        let (rows, columns) = self.word.dims()?;
+        if columns != hidden {
+            bail!(
+                "word: expected a tensor of shape {:?}, got {:?}",
+                [rows, hidden],
+                [rows, columns]
+            );
         }
-        stored_as("word", &self.word.value, self.word_scale.as_ref())?;
         for (what, table) in [("position", &self.position), ("token type", &self.token_type)] {
             let rows = table.value.dim(0)?;
             shape(what, table, &[rows, hidden])?;
@@ -151,21 +201,12 @@ impl EncoderParameters {
             layer.attention_norm.check("attention's norm", hidden)?;
             layer.output_norm.check("output's norm", hidden)?;
             let linears = [&layer.qkv, &layer.attention_output, &layer.intermediate, &layer.output];
-            if linears.iter().any(|linear| linear.weight_scale.is_some() != self.is_int8()) {
+            if linears.iter().any(|linear| linear.is_int8() != self.is_int8()) {
                 bail!("some linear layers are of integers and others are not");
             }
         }
         Ok(())
     }
-}
-
-/// Whether a tensor is of the type that having scales or not asks for.
-fn stored_as(what: &str, value: &Tensor, scale: Option<&Tensor>) -> Result<()> {
-    let (found, scaled) = (value.dtype(), scale.is_some());
-    if scaled != (found == DType::U8) {
-        bail!("{what}: a tensor of {found:?} {} scales", if scaled { "with" } else { "without" });
-    }
-    Ok(())
 }
 
 fn shape(what: &str, parameter: &Parameter, expected: &[usize]) -> Result<()> {

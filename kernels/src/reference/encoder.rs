@@ -1,12 +1,13 @@
 //! The encoder's twin.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Device, Result, Tensor, bail};
 
 use super::{EmbeddingTables, LayerNorm, attention, dropout_add_layer_norm, embeddings_layer_norm};
 use crate::cpu::attention::Queries;
-use crate::cpu::int8::{TABLE_GROUP, WEIGHT_ZERO};
+use crate::cpu::int8::CodedTable;
 use crate::encoder::{
-    EncoderInput, EncoderParameters, LayerParameters, LinearParameters, NormParameters, Precision,
+    EncoderInput, EncoderParameters, LayerParameters, LinearParameters, LinearWeight,
+    NormParameters, Precision, WordTable,
 };
 use crate::{Activation, LayerDropout, Sequences};
 
@@ -17,10 +18,36 @@ pub fn encoder(
     input: &EncoderInput,
     precision: Precision,
 ) -> Result<Tensor> {
-    let device = parameters.word.value.device();
-    let word = match &parameters.word_scale {
-        None => parameters.word.value.clone(),
-        Some(scale) => expand_table(&parameters.word.value, scale)?,
+    observed_encoder(parameters, input, precision, &mut |_, _| Ok(()))
+}
+
+/// A linear layer of an encoder: the layer's number, and which of its four.
+pub type Place = (usize, LinearPlace);
+
+/// Which linear layer of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinearPlace {
+    /// Queries, keys and values.
+    Qkv,
+    /// Behind attention.
+    AttentionOutput,
+    /// To the wide rows.
+    Intermediate,
+    /// Back from them.
+    Output,
+}
+
+/// The same, with a look at what goes into each linear layer, `[T, in]`.
+pub fn observed_encoder(
+    parameters: &EncoderParameters,
+    input: &EncoderInput,
+    precision: Precision,
+    see: &mut dyn FnMut(Place, &Tensor) -> Result<()>,
+) -> Result<Tensor> {
+    let device = parameters.position.value.device();
+    let word = match &parameters.word {
+        WordTable::Float(word) => word.value.clone(),
+        WordTable::Coded(table) => expand_table(table)?,
     };
     let tables = EmbeddingTables {
         word,
@@ -40,7 +67,8 @@ pub fn encoder(
         let last = index + 1 == parameters.layers.len();
         let chosen = first.as_ref().filter(|_| last);
         let drop = input.dropout.layer(index);
-        hidden_states = self::layer(layer, &hidden_states, &input.sequences, chosen, drop)?;
+        let see = &mut |place, x: &Tensor| see((index, place), x);
+        hidden_states = self::layer(layer, &hidden_states, &input.sequences, chosen, drop, see)?;
     }
     if let (Some(first), true) = (first, parameters.layers.is_empty()) {
         hidden_states = hidden_states.index_select(&first, 0)?;
@@ -55,7 +83,9 @@ fn layer(
     sequences: &Sequences,
     chosen: Option<&Tensor>,
     drop: LayerDropout,
+    see: &mut dyn FnMut(LinearPlace, &Tensor) -> Result<()>,
 ) -> Result<Tensor> {
+    see(LinearPlace::Qkv, x)?;
     let qkv = linear(x, &parameters.qkv, Activation::Identity)?; // [T, 3·H]
     let mut context = attention(&qkv, sequences, parameters.heads, drop.probabilities)?;
     let mut residual = x.clone();
@@ -63,6 +93,7 @@ fn layer(
         context = context.index_select(rows, 0)?;
         residual = residual.index_select(rows, 0)?;
     }
+    see(LinearPlace::AttentionOutput, &context)?;
     let attended = linear(&context, &parameters.attention_output, Activation::Identity)?;
     let attended = dropout_add_layer_norm(
         &attended,
@@ -70,34 +101,39 @@ fn layer(
         &norm(&parameters.attention_norm),
         drop.attention_output,
     )?;
+    see(LinearPlace::Intermediate, &attended)?;
     let inner = linear(&attended, &parameters.intermediate, parameters.activation)?;
+    see(LinearPlace::Output, &inner)?;
     let outer = linear(&inner, &parameters.output, Activation::Identity)?;
     dropout_add_layer_norm(&outer, &attended, &norm(&parameters.output_norm), drop.output)
 }
 
 fn linear(x: &Tensor, parameters: &LinearParameters, activation: Activation) -> Result<Tensor> {
-    let weight = parameters.weight.value.to_dtype(x.dtype())?;
-    let weight = match &parameters.weight_scale {
-        None => weight,
-        Some(scale) => {
-            let zero = f64::from(WEIGHT_ZERO);
-            (weight - zero)?.broadcast_mul(&scale.to_dtype(x.dtype())?.unsqueeze(1)?)?
+    let weight = match &parameters.weight {
+        LinearWeight::Float(weight) => weight.value.clone(),
+        LinearWeight::Int8(panels) => {
+            let mut rows = vec![0f32; panels.outputs() * panels.inputs()];
+            for (output, row) in rows.chunks_mut(panels.inputs().max(1)).enumerate() {
+                panels.row(output, row);
+            }
+            Tensor::from_vec(rows, (panels.outputs(), panels.inputs()), x.device())?
         }
     };
+    let weight = weight.to_dtype(x.dtype())?;
     let bias = parameters.bias.value.to_dtype(x.dtype())?;
     super::linear(x, &weight, &bias, activation)
 }
 
-/// A table of 4-bit rows, u8 `[V, H / 2]`, as f32 `[V, H]`.
-fn expand_table(bytes: &Tensor, scale: &Tensor) -> Result<Tensor> {
-    let (rows, half) = bytes.dims2()?;
-    let bytes = bytes.to_dtype(DType::F32)?;
-    let upper = (&bytes / 16.0)?.floor()?;
-    let lower = (bytes - (&upper * 16.0)?)?;
-    let values = (Tensor::stack(&[lower, upper], 2)? - 8.0)?; // [V, H / 2, 2]
-    let groups = 2 * half / TABLE_GROUP;
-    let values = values.reshape((rows, groups, TABLE_GROUP))?;
-    values.broadcast_mul(&scale.unsqueeze(2)?)?.reshape((rows, 2 * half))
+/// Every row of a coded table, `[V, H]`.
+fn expand_table(table: &CodedTable) -> Result<Tensor> {
+    let (rows, columns) = table.dims();
+    let (mut values, mut integers) = (vec![0f32; rows * columns], vec![0i8; columns]);
+    for (row, out) in values.chunks_mut(columns.max(1)).enumerate() {
+        if !table.expand(row, &mut integers, out) {
+            bail!("row {row} of the word table is damaged");
+        }
+    }
+    Tensor::from_vec(values, (rows, columns), &Device::Cpu)
 }
 
 fn norm(parameters: &NormParameters) -> LayerNorm {

@@ -31,7 +31,7 @@ pub enum Forward<E: Element> {
     /// In the operands' own type.
     Float(Panels<E>),
     /// In 8-bit integers.
-    Int8(Int8Panels),
+    Int8(Arc<Int8Panels>),
 }
 
 impl<E: Element> Forward<E> {

@@ -3,7 +3,7 @@
 //! An optimizer that has a weight's new values in the cache packs them there and then; who changes
 //! a weight otherwise says so, and it is packed before its next use.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use super::linear::Forward;
 use crate::cpu::Element;
@@ -53,7 +53,7 @@ impl<E: Element> PackedWeight<E> {
     }
 
     /// Integers `[out, in]`, for inference.
-    pub fn int8(panels: Int8Panels, inputs: usize) -> Self {
+    pub fn int8(panels: Arc<Int8Panels>, inputs: usize) -> Self {
         let products = Products { forward: Forward::Int8(panels), backward: None };
         Self(RwLock::new(Versioned { version: None, inputs, products }))
     }

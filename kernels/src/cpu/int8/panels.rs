@@ -1,7 +1,7 @@
 //! A weight in panels, and products with it.
 
 use super::rows::QuantizedRows;
-use super::{DEPTH, Tile, tile};
+use super::{DEPTH, Tile};
 use crate::cpu::dispatch;
 
 /// Columns whose products are handed on together: whole panels of every tile, so that what happens
@@ -18,6 +18,7 @@ pub struct Int8Panels {
     scales: Vec<f32>,
     /// Of each output the sum of its weights.
     sums: Vec<i32>,
+    outputs: usize,
     inputs: usize,
     depth: usize,
 }
@@ -33,10 +34,7 @@ pub(super) enum Integers<'a> {
 
 impl Int8Panels {
     /// Panels of integers `[out, in]`, each with its output's scale. `row` fills in an output's.
-    pub fn new(row: impl FnMut(usize, &mut [i8]), scales: &[f32], inputs: usize) -> Self {
-        Self::with(tile(), row, scales, inputs)
-    }
-
+    #[cfg(test)]
     pub(super) fn with(
         tile: Tile,
         mut row: impl FnMut(usize, &mut [i8]),
@@ -48,7 +46,7 @@ impl Int8Panels {
         let mut integers = vec![0; inputs];
         for output in 0..scales.len() {
             row(output, &mut integers);
-            panels.put(output, &integers);
+            panels.put(output, &integers, scales[output]);
         }
         panels
     }
@@ -56,7 +54,7 @@ impl Int8Panels {
     /// A weight without outputs, to be filled.
     pub(super) fn empty(tile: Tile) -> Self {
         let (data, scales, sums) = Default::default();
-        Self { tile, data, scales, sums, inputs: 0, depth: 0 }
+        Self { tile, data, scales, sums, outputs: 0, inputs: 0, depth: 0 }
     }
 
     /// Puts another weight into the same memory.
@@ -65,7 +63,7 @@ impl Int8Panels {
         match integers {
             Integers::ByOutput(rows) => {
                 let rows = rows.chunks_exact(inputs.max(1)).enumerate();
-                rows.for_each(|(output, row)| self.put(output, row));
+                rows.zip(scales).for_each(|((output, row), scale)| self.put(output, row, *scale));
             }
             Integers::ByInput(rows) => {
                 for (input, row) in rows.chunks_exact(scales.len().max(1)).enumerate() {
@@ -76,8 +74,9 @@ impl Int8Panels {
     }
 
     /// Room for a weight, all of it zeros.
-    fn reset(&mut self, scales: &[f32], inputs: usize) {
-        (self.inputs, self.depth) = (inputs, inputs.next_multiple_of(DEPTH));
+    pub(super) fn reset(&mut self, scales: &[f32], inputs: usize) {
+        (self.outputs, self.inputs) = (scales.len(), inputs);
+        self.depth = inputs.next_multiple_of(DEPTH);
         let padded = scales.len().next_multiple_of(self.tile.columns);
         self.scales.clear();
         self.scales.extend_from_slice(scales);
@@ -88,8 +87,8 @@ impl Int8Panels {
         self.data.resize(padded * self.depth, 0);
     }
 
-    /// One output's weights.
-    fn put(&mut self, output: usize, row: &[i8]) {
+    /// One output's weights and their scale.
+    pub(super) fn put(&mut self, output: usize, row: &[i8], scale: f32) {
         let Tile { columns, group, .. } = self.tile;
         let (panel, column) = (output / columns, output % columns);
         let panel = &mut self.data[panel * columns * self.depth..][..columns * self.depth];
@@ -97,6 +96,19 @@ impl Int8Panels {
             to[column * group..][..from.len()].copy_from_slice(from);
         }
         self.sums[output] = row.iter().map(|q| i32::from(*q)).sum();
+        self.scales[output] = scale;
+    }
+
+    /// One output's weights as floats.
+    pub fn row(&self, output: usize, out: &mut [f32]) {
+        let Tile { columns, group, .. } = self.tile;
+        let (panel, column) = (output / columns, output % columns);
+        let panel = &self.data[panel * columns * self.depth..][..columns * self.depth];
+        let scale = self.scales[output];
+        for (out, from) in out.chunks_mut(group).zip(panel.chunks_exact(columns * group)) {
+            let from = &from[column * group..];
+            out.iter_mut().zip(from).for_each(|(x, q)| *x = f32::from(*q) * scale);
+        }
     }
 
     /// One input's weights for all outputs.
@@ -109,6 +121,16 @@ impl Int8Panels {
             to.zip(row).for_each(|(to, from)| *to = *from);
         }
         self.sums.iter_mut().zip(row).for_each(|(sum, q)| *sum += i32::from(*q));
+    }
+
+    /// Columns out.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Columns in.
+    pub fn inputs(&self) -> usize {
+        self.inputs
     }
 
     /// Columns of a strip of products.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::coding::{CodedMatrix, CodedShape, CodingError, encode};
 use crate::cpu::{Isa, isa};
 use crate::dropout::{hash, normal};
 
@@ -75,14 +76,46 @@ fn every_tile_gives_the_same_integers() {
     }
 }
 
+/// Integers of a matrix, all of those that a weight may hold.
+fn coded(shape: CodedShape) -> (Vec<i8>, CodedMatrix) {
+    let integer = |i: usize| (hash(3, i as u64) % 127) as i8 - WEIGHT_LIMIT;
+    let integers: Vec<i8> = (0..shape.rows * shape.columns).map(integer).collect();
+    let matrix = CodedMatrix::new(encode(&integers, shape)).unwrap();
+    (integers, matrix)
+}
+
+#[test]
+fn coded_rows_are_taken_up_in_their_place() {
+    let shape = CodedShape { rows: 35, columns: 21, block: 16 };
+    let (integers, matrix) = coded(shape);
+    let scales: Vec<f32> = (0..35).map(|row| 0.5 + row as f32).collect();
+    let mut panels = Int8Panels::zeros(70, 21);
+    panels.take_up(35, &matrix, &scales).unwrap();
+    assert_eq!((panels.outputs(), panels.inputs()), (70, 21));
+    let mut row = [9f32; 21];
+    panels.row(0, &mut row);
+    assert_eq!(row, [0.0; 21]);
+    for (index, integers) in integers.chunks(21).enumerate() {
+        panels.row(35 + index, &mut row);
+        let expected: Vec<f32> = integers.iter().map(|q| f32::from(*q) * scales[index]).collect();
+        assert_eq!(row.as_slice(), expected);
+    }
+    let too_large = CodedShape { rows: 1, columns: 3, block: 1 };
+    let matrix = CodedMatrix::new(encode(&[1, 64, 2], too_large)).unwrap();
+    let error = Int8Panels::zeros(1, 3).take_up(0, &matrix, &[1.0]).unwrap_err();
+    assert_eq!(error, CodingError::Range(0));
+}
+
 #[test]
 fn rows_of_a_table_come_back() {
-    let bytes: Vec<u8> = (0..32).map(|i| (hash(3, i) & 255) as u8).collect();
-    let mut out = vec![0f32; 64];
-    expand_row(&bytes, &[0.5, 2.0], &mut out);
-    for (i, x) in out.iter().enumerate() {
-        let nibble = bytes[i / 2] >> (4 * (i % 2)) & 15;
-        let scale = if i < 32 { 0.5 } else { 2.0 };
-        assert_eq!(*x, (f32::from(nibble) - 8.0) * scale);
+    let (integers, matrix) = coded(CodedShape { rows: 9, columns: 40, block: 1 });
+    let scales: Vec<f32> = (0..9).map(|row| 0.25 * row as f32).collect();
+    let table = CodedTable::new(matrix, scales.clone());
+    let (mut room, mut out) = ([0; 40], [0f32; 40]);
+    for row in [8, 0, 3] {
+        assert!(table.expand(row, &mut room, &mut out));
+        for (x, q) in out.iter().zip(&integers[40 * row..]) {
+            assert_eq!(*x, f32::from(*q) * scales[row]);
+        }
     }
 }

@@ -1,0 +1,113 @@
+//! Weights in coded integers: what a bundle of precision int8 holds. docs/bundle-format.md has the layout.
+
+use candle_core::{DType, Device, Tensor};
+use pagebert_kernels::coding::{CodedMatrix, CodedShape, encode};
+pub(super) use pagebert_kernels::int8::CodedTable as Table;
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::assembly::Stored;
+use super::{Rounding, Weights};
+use crate::{ModelError, Result};
+
+pub(super) const WORD_TABLE: &str = "bert.embeddings.word_embeddings.weight";
+
+/// Rows of a linear layer's weight that are coded together. They are read once, all of them; a block costs some bytes.
+const LINEAR_BLOCK: usize = 16;
+
+/// Whether a tensor of this name may be coded: the word table, and the encoder's linear layers.
+pub(super) fn is_coded(name: &str) -> bool {
+    name == WORD_TABLE || is_linear(name)
+}
+
+/// Whether a tensor is the weight of a linear layer of the encoder.
+pub(super) fn is_linear(name: &str) -> bool {
+    name.starts_with("bert.encoder.layer.")
+        && name.ends_with(".weight")
+        && !name.contains("LayerNorm")
+}
+
+fn shape_of(name: &str, shape: &[usize]) -> CodedShape {
+    let block = if name == WORD_TABLE { 1 } else { LINEAR_BLOCK };
+    CodedShape { rows: shape[0], columns: shape[1], block }
+}
+
+/// The bytes of `model.safetensors` in integers, rounded as `rounding` says.
+///
+/// # Errors
+/// [`ModelError::Weights`] when a value does not fit f16.
+pub fn to_int8_safetensors(weights: &Weights, rounding: &Rounding) -> Result<Vec<u8>> {
+    let mut stored: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    for (name, tensor) in weights.to_checkpoint()? {
+        let dims = tensor.dims().to_vec();
+        let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        if is_coded(&name) {
+            let (integers, scales) = match name == WORD_TABLE {
+                true => rounding.table(&values, dims[1]),
+                false => rounding.linear(&name, &values, dims[1])?,
+            };
+            let bytes = encode(&integers, shape_of(&name, &dims));
+            let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+            stored.push((format!("{name}_scale"), Dtype::F32, vec![dims[0]], scales));
+            stored.push((name, Dtype::U8, vec![bytes.len()], bytes));
+        } else if dims.len() > 1 {
+            let mut bytes = Vec::with_capacity(2 * values.len());
+            for x in values {
+                let half = half::f16::from_f32(x);
+                if !half.is_finite() {
+                    return Err(ModelError::Weights(format!(
+                        "{name} holds {x}, too large for f16: use f32"
+                    )));
+                }
+                bytes.extend_from_slice(&half.to_le_bytes());
+            }
+            stored.push((name, Dtype::F16, dims, bytes));
+        } else {
+            let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+            stored.push((name, Dtype::F32, dims, bytes));
+        }
+    }
+    let failed = |e: safetensors::SafeTensorError| ModelError::Weights(format!("{e:?}"));
+    let mut views = Vec::with_capacity(stored.len());
+    for (name, dtype, shape, bytes) in &stored {
+        let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(failed)?;
+        views.push((name.as_str(), view));
+    }
+    let metadata = [("format".to_string(), "pt".to_string())].into();
+    safetensors::serialize(views, Some(metadata)).map_err(failed)
+}
+
+/// Reads the scales of so many rows.
+pub(super) fn scales(stored: &Stored<'_>, rows: usize) -> Result<Vec<f32>> {
+    let scales: Tensor = super::read(stored, &[rows], &Device::Cpu)?;
+    Ok(scales.to_vec1()?)
+}
+
+/// Reads coded integers for a weight of this shape.
+///
+/// # Errors
+/// [`ModelError::Shape`] and [`ModelError::Weights`], naming the tensor.
+pub(super) fn matrix(stored: Stored<'_>, name: &str, shape: &[usize]) -> Result<CodedMatrix> {
+    if !is_coded(name) {
+        return Err(ModelError::Weights(format!(
+            "{} is of type U8, which is for the encoder's linear layers and the word table",
+            stored.name
+        )));
+    }
+    let matrix = CodedMatrix::new(stored.data.into_owned())
+        .map_err(|error| ModelError::Weights(format!("{} {error}", stored.name)))?;
+    let (found, wanted) = (matrix.shape(), shape_of(name, shape));
+    if (found.rows, found.columns) != (wanted.rows, wanted.columns) {
+        return Err(ModelError::Shape(format!(
+            "{} has shape {:?}, but config.json asks for {shape:?}",
+            stored.name,
+            [found.rows, found.columns]
+        )));
+    }
+    if found.block != wanted.block {
+        return Err(ModelError::Weights(format!(
+            "{} has blocks of {} rows, not {}",
+            stored.name, found.block, wanted.block
+        )));
+    }
+    Ok(matrix)
+}
