@@ -16,7 +16,7 @@ pub use arrival::Arrival;
 use crate::{BertConfig, ModelError};
 
 /// The version of the format that this crate writes, and the only one that it reads.
-pub const VERSION: u64 = 1;
+pub const VERSION: u64 = 2;
 /// What `format` says in every manifest.
 pub const FORMAT: &str = "pagebert-bundle";
 /// The entry of the weights in [`Manifest::files`].
@@ -157,6 +157,7 @@ impl From<ModelError> for BundleError {
     fn from(error: ModelError) -> Self {
         match error {
             ModelError::Shape(message) => Self::Shape(message),
+            ModelError::Memory(bytes) => Self::Memory { path: "model.safetensors".into(), bytes },
             other => Self::Format(other.to_string()),
         }
     }

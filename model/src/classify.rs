@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 use serde::Serialize;
 
 use crate::batch::windows;
 use crate::bundle::{BundleError, MODEL, Manifest, TOKENIZER};
-use crate::weights::Missing;
+use crate::weights::WeightsStream;
 use crate::{Batch, BertForSequenceClassification, ModelError, Result, TextTokenizer, Weights};
 
 /// A model with all that turns a text into a label.
@@ -138,25 +138,25 @@ impl Classifier {
         let manifest = Manifest::parse(manifest)?;
         let tokenizer = manifest.take(TOKENIZER, &mut files)?;
         let model = manifest.take(MODEL, &mut files)?;
-        Self::from_checked(&manifest, tokenizer, model)
+        let mut weights = WeightsStream::new(&manifest.config)?;
+        weights.receive(&model)?;
+        drop(model);
+        Self::from_parts(&manifest, tokenizer, &weights.finish()?.0)
     }
 
-    /// Builds the classifier of a bundle from files that are the ones its manifest describes.
+    /// Builds the classifier of a bundle from what its files hold.
     ///
     /// # Errors
-    /// What is wrong with the bundle, see [`BundleError`].
-    pub fn from_checked(
+    /// What is wrong with the tokenizer, or does not belong together.
+    pub(crate) fn from_parts(
         manifest: &Manifest,
         tokenizer: Vec<u8>,
-        model: Vec<u8>,
+        weights: &Weights,
     ) -> std::result::Result<Self, BundleError> {
         // Each file goes as soon as it has been read: in a page, memory is not given back.
         let text_tokenizer = TextTokenizer::from_compact(&tokenizer)?;
         drop(tokenizer);
-        let (weights, _) =
-            Weights::from_safetensors(&model, &manifest.config, Missing::Refuse, &Device::Cpu)?;
-        drop(model);
-        let model = BertForSequenceClassification::load(&weights, &manifest.config)?;
+        let model = BertForSequenceClassification::load(weights, &manifest.config)?;
         let options = Options {
             max_tokens: manifest.max_tokens,
             stride: manifest.stride,

@@ -30,6 +30,11 @@ pub enum ModelError {
     /// A tensor is missing or has another shape than the configuration asks for.
     #[error("model.safetensors: {0}")]
     Shape(String),
+    /// The device does not give as much memory.
+    #[error(
+        "model.safetensors: it needs {0} more bytes of memory, which this device does not give"
+    )]
+    Memory(u64),
     /// A tokenizer file is malformed, or of a kind that is not supported where it is used.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

@@ -3,7 +3,8 @@
 mod support;
 
 use candle_core::{DType, Tensor};
-use pagebert_model::weights::{Missing, to_int8_safetensors};
+use pagebert_kernels::coding::{CodedShape, encode};
+use pagebert_model::weights::{Missing, Rounding, WeightsStream, to_int8_safetensors};
 use pagebert_model::{BertConfig, BertForSequenceClassification, Weights};
 use serde_json::{Map, Value, json};
 use support::*;
@@ -144,25 +145,27 @@ fn malformed_weights_are_named() {
 #[test]
 fn integers_that_are_malformed_are_named() {
     let config = tiny_config();
-    let good = to_int8_safetensors(&tiny_weights(&config)).unwrap();
+    let good = to_int8_safetensors(&tiny_weights(&config), &Rounding::default()).unwrap();
     let load = |bytes: &[u8]| Weights::from_safetensors(bytes, &config, Missing::Refuse, &CPU);
     let (weights, report) = load(&good).unwrap();
     assert!(report.unused.is_empty(), "{report:?}");
-    let word = weights.get("bert.embeddings.word_embeddings.weight").unwrap();
-    assert_eq!(word.dtype(), DType::U8);
+    assert!(weights.table().is_some());
 
     let file = safetensors::SafeTensors::deserialize(&good).unwrap();
     let weight = "bert.encoder.layer.1.intermediate.dense.weight";
     let scale = format!("{weight}_scale");
     // One tensor replaced, or left out.
-    type Change<'a> = Option<&'a dyn Fn(&mut Vec<u8>, &mut Vec<usize>)>;
+    type Change<'a> = Option<&'a dyn Fn(&mut Vec<u8>)>;
     let broken = |name: &str, change: Change<'_>| {
         let mut parts = Vec::new();
         for (found, view) in file.tensors() {
             let (mut data, mut shape) = (view.data().to_vec(), view.shape().to_vec());
             if found == name {
                 let Some(change) = change else { continue };
-                change(&mut data, &mut shape);
+                change(&mut data);
+                if view.dtype() == safetensors::Dtype::U8 {
+                    shape = vec![data.len()];
+                }
             }
             parts.push((found, view.dtype(), shape, data));
         }
@@ -172,21 +175,84 @@ fn integers_that_are_malformed_are_named() {
         let bytes = safetensors::serialize(views, None).unwrap();
         load(&bytes).unwrap_err().to_string()
     };
-    let nan = |data: &mut Vec<u8>, _: &mut Vec<usize>| {
-        data[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
+    let coded = |rows: usize, columns: usize, block: usize, integer: i8| {
+        encode(&vec![integer; rows * columns], CodedShape { rows, columns, block })
     };
-    let swapped = |_: &mut Vec<u8>, shape: &mut Vec<usize>| shape.reverse();
-    let zero = |data: &mut Vec<u8>, _: &mut Vec<usize>| data[3] = 0;
-    let high = |data: &mut Vec<u8>, _: &mut Vec<usize>| data[3] = 128;
-    let cases: [(&str, Change<'_>, &str); 5] = [
+    let nan = |data: &mut Vec<u8>| data[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
+    let swapped = |data: &mut Vec<u8>| *data = coded(32, 80, 16, 1);
+    let other_blocks = |data: &mut Vec<u8>| *data = coded(80, 32, 4, 1);
+    let too_large = |data: &mut Vec<u8>| *data = coded(80, 32, 16, 64);
+    let cut_off = |data: &mut Vec<u8>| data.truncate(data.len() - 2);
+    let damaged = |data: &mut Vec<u8>| *data.last_mut().unwrap() ^= 1;
+    let cases: [(&str, Change<'_>, &str); 7] = [
         (&scale, None, "weight_scale is missing"),
         (&scale, Some(&nan), "holds NaN at 1"),
         (weight, Some(&swapped), "has shape [32, 80]"),
-        (weight, Some(&zero), "holds 0 at 3"),
-        (weight, Some(&high), "holds 128 at 3"),
+        (weight, Some(&other_blocks), "blocks of 4 rows"),
+        (weight, Some(&too_large), "out of range, in row 0"),
+        (weight, Some(&cut_off), "bytes of coded integers"),
+        (weight, Some(&damaged), "damaged in block 4"),
     ];
     for (name, change, expected) in cases {
         let said = broken(name, change);
         assert!(said.contains(expected) && said.contains(weight), "{said}");
     }
+}
+
+#[test]
+fn weights_that_arrive_piece_by_piece_are_the_same() {
+    let config = tiny_config();
+    let weights = tiny_weights(&config);
+    let files = [
+        to_int8_safetensors(&weights, &Rounding::default()).unwrap(),
+        weights.to_safetensors(DType::F16).unwrap(),
+    ];
+    let batch = pack(&[vec![2, 7, 19, 4, 3], vec![2, 3]]);
+    let logits = |weights: &Weights| -> Vec<Vec<f32>> {
+        let model = BertForSequenceClassification::load(weights, &config).unwrap();
+        model.forward(&batch, None).unwrap().to_vec2().unwrap()
+    };
+    for file in &files {
+        let (whole, _) = Weights::from_safetensors(file, &config, Missing::Refuse, &CPU).unwrap();
+        let expected = logits(&whole);
+        for size in [1, 7, 1000, file.len()] {
+            let mut stream = WeightsStream::new(&config).unwrap();
+            for chunk in file.chunks(size) {
+                stream.receive(chunk).unwrap();
+            }
+            let (found, report) = stream.finish().unwrap();
+            assert!(report.unused.is_empty() && logits(&found) == expected, "{size}");
+        }
+        let mut cut = WeightsStream::new(&config).unwrap();
+        cut.receive(&file[..file.len() - 1]).unwrap();
+        assert!(cut.finish().unwrap_err().to_string().contains("cut off"));
+        let mut longer = WeightsStream::new(&config).unwrap();
+        longer.receive(file).unwrap();
+        assert!(longer.receive(b"!").unwrap_err().to_string().contains("behind its last"));
+    }
+    let endless = WeightsStream::new(&config).unwrap().receive(&[255; 8]).unwrap_err();
+    assert!(endless.to_string().contains("header"), "{endless}");
+}
+
+#[test]
+fn a_look_at_texts_makes_integers_that_keep_the_models_answers() {
+    let config = tiny_config();
+    let weights = tiny_weights(&config);
+    let model = BertForSequenceClassification::load(&weights, &config).unwrap();
+    let texts: Vec<Vec<u32>> =
+        (0..200u32).map(|i| (0..5 + i % 9).map(|j| (i * 31 + j * 17) % 90 + 4).collect()).collect();
+    let batch = pack(&texts);
+    let mut seen = Rounding::default();
+    texts.iter().for_each(|ids| seen.count(ids, config.vocab_size));
+    seen.look(&model, &batch).unwrap();
+    let expected = model.forward(&batch, None).unwrap();
+    let error = |rounding: &Rounding| {
+        let file = to_int8_safetensors(&weights, rounding).unwrap();
+        let (rounded, _) =
+            Weights::from_safetensors(&file, &config, Missing::Refuse, &CPU).unwrap();
+        let rounded = BertForSequenceClassification::load(&rounded, &config).unwrap();
+        norm(&(rounded.forward(&batch, None).unwrap() - &expected).unwrap())
+    };
+    let (with, without) = (error(&seen), error(&Rounding::default()));
+    assert!(with < without, "{with} with a look, {without} without");
 }

@@ -15,6 +15,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
+use pagebert_model::bundle::VERSION;
+
 use crate::UsageError;
 use crate::cli::SiteArgs;
 use crate::progress::{Bar, Console, Unit, human_bytes};
@@ -251,9 +253,9 @@ fn read_manifest(bundle: &Path) -> Result<Value> {
         bail!(UsageError(format!("{} is not a bundle's manifest", path.display())));
     }
     match manifest["version"].as_u64() {
-        Some(1) => Ok(manifest),
+        Some(VERSION) => Ok(manifest),
         Some(version) => Err(anyhow!(UsageError(format!(
-            "{} has version {version} of the format and this pagebert knows version 1: use the \
+            "{} has version {version} of the format and this pagebert knows version {VERSION}: use the \
              pagebert that wrote it, or export again",
             path.display()
         )))),

@@ -31,7 +31,7 @@ impl Rooms {
         rooms.write_json(
             "bundle/manifest.json",
             &json!({
-                "format": "pagebert-bundle", "version": 1, "labels": ["no", "yes"], "threshold": 0.0,
+                "format": "pagebert-bundle", "version": 2, "labels": ["no", "yes"], "threshold": 0.0,
                 "files": {
                     "model": entry("model.safetensors", WEIGHTS),
                     "tokenizer": entry("tokenizer.txt", b"[PAD]\n"),
@@ -213,10 +213,10 @@ fn a_bundle_or_page_that_is_not_whole_is_refused() {
         (
             "newer",
             |rooms| {
-                rooms.edit_json("bundle/manifest.json", |manifest| manifest["version"] = json!(2))
+                rooms.edit_json("bundle/manifest.json", |manifest| manifest["version"] = json!(9))
             },
             2,
-            "has version 2 of the format and this pagebert knows version 1",
+            "has version 9 of the format and this pagebert knows version 2",
         ),
         (
             "another format",

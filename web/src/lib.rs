@@ -10,21 +10,20 @@ mod error;
 #[cfg(target_feature = "atomics")]
 mod threads;
 
-use std::collections::HashMap;
-
 use js_sys::Uint8Array;
-use pagebert_model::bundle::{Arrival, BundleError, MODEL, Manifest, TOKENIZER};
+use pagebert_model::bundle::{Arrival, Manifest};
 use pagebert_model::classify;
 use serde::Serialize;
 use wasm_bindgen::prelude::*;
 
 use error::{bundle_error, engine_error, misuse};
 
-/// A bundle on its way: the manifest, checked, and room for the files.
+/// A bundle on its way.
 #[wasm_bindgen]
 pub struct Bundle {
-    manifest: Manifest,
-    files: HashMap<String, Arrival>,
+    arrival: Arrival,
+    /// A chunk on this side of the boundary.
+    chunk: Vec<u8>,
 }
 
 #[wasm_bindgen]
@@ -32,36 +31,22 @@ impl Bundle {
     /// Reads the manifest first, so that a bundle of another version is refused before it has been downloaded.
     ///
     /// # Errors
-    /// What is wrong with the manifest, as a JavaScript error with a `code`; `memory` when there is no room for its files.
+    /// What is wrong with the manifest, as a JavaScript error with a `code`; `memory` for files that no device has room for.
     #[wasm_bindgen(constructor)]
     pub fn new(manifest: &[u8]) -> Result<Bundle, JsValue> {
         error::keep_panic_messages();
         let manifest = Manifest::parse(manifest).map_err(bundle_error)?;
-        let mut files = HashMap::new();
-        for name in [MODEL, TOKENIZER] {
-            let entry = manifest.entry(name).map_err(bundle_error)?;
-            files.insert(name.to_string(), Arrival::of(entry).map_err(bundle_error)?);
-        }
-        Ok(Bundle { manifest, files })
+        Ok(Bundle { arrival: Arrival::new(manifest).map_err(bundle_error)?, chunk: Vec::new() })
     }
 
-    /// Copies the next bytes of a file, by its name in the manifest, to where they stay.
+    /// Takes the next bytes of a file, by its name in the manifest.
     ///
     /// # Errors
     /// When the file is longer than the manifest says.
     pub fn receive(&mut self, name: &str, chunk: &Uint8Array) -> Result<(), JsValue> {
-        let Some(file) = self.files.get_mut(name) else { return Ok(()) };
-        file.receive(chunk.length() as usize, |room| chunk.copy_to(room)).map_err(bundle_error)
-    }
-
-    fn take(&mut self, name: &str) -> Result<Vec<u8>, BundleError> {
-        match self.files.remove(name) {
-            Some(file) => file.finish(),
-            None => {
-                let path = self.manifest.entry(name)?.path.clone();
-                Err(BundleError::MissingFile { name: name.into(), path })
-            }
-        }
+        self.chunk.resize(chunk.length() as usize, 0);
+        chunk.copy_to(&mut self.chunk);
+        self.arrival.receive(name, &self.chunk).map_err(bundle_error)
     }
 }
 
@@ -73,17 +58,14 @@ pub struct Classifier {
 
 #[wasm_bindgen]
 impl Classifier {
-    /// Checks sizes, hashes and shapes, and builds the model.
+    /// Checks sizes and hashes, and puts the model together.
     ///
     /// # Errors
     /// What is wrong with the bundle, as a JavaScript error with a `code`.
     #[wasm_bindgen(constructor)]
     pub fn new(bundle: Bundle) -> Result<Classifier, JsValue> {
-        let mut bundle = bundle;
-        let tokenizer = bundle.take(TOKENIZER).map_err(bundle_error)?;
-        let model = bundle.take(MODEL).map_err(bundle_error)?;
-        let inner = classify::Classifier::from_checked(&bundle.manifest, tokenizer, model);
-        Ok(Classifier { inner: inner.map_err(bundle_error)? })
+        let inner = bundle.arrival.finish().map_err(bundle_error)?;
+        Ok(Classifier { inner })
     }
 
     /// The classes, in the order of the logits.

@@ -4,7 +4,7 @@ use super::*;
 
 fn manifest() -> Value {
     json!({
-        "format": FORMAT, "version": 1, "labels": ["no", "yes"],
+        "format": FORMAT, "version": VERSION, "labels": ["no", "yes"],
         "config": {
             "vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2,
             "intermediate_size": 16, "max_position_embeddings": 32,
@@ -32,7 +32,7 @@ fn a_manifest_survives_writing_and_reading() {
 #[test]
 fn each_fault_has_its_code_and_is_named() {
     let faults: [(&str, Value, &str, &str); 13] = [
-        ("/version", json!(2), "version", "version 2"),
+        ("/version", json!(1), "version", "version 1"),
         ("/version", json!("1"), "format", "version"),
         ("/format", json!("other"), "format", "format"),
         ("/labels", json!(["yes", "no"]), "format", "labels"),
@@ -84,21 +84,24 @@ fn files_are_checked_against_the_manifest() {
 }
 
 #[test]
-fn a_file_is_checked_while_it_arrives() {
-    let whole = parse(&manifest()).unwrap();
-    let receive = |chunks: &[&[u8]]| {
-        let mut arrival = Arrival::of(whole.entry(MODEL).unwrap())?;
+fn files_are_checked_while_they_arrive() {
+    let receive = |manifest: &Value, chunks: &[&[u8]]| {
+        let mut arrival = Arrival::new(parse(manifest).unwrap())?;
+        arrival.receive(TOKENIZER, b"words")?;
         for chunk in chunks {
-            arrival.receive(chunk.len(), |room| room.copy_from_slice(chunk))?;
+            arrival.receive(MODEL, chunk)?;
         }
         arrival.finish()
     };
-    let code = |chunks| receive(chunks).map_err(|error: BundleError| error.code());
-    assert_eq!(code(&[b"wei", b"", b"ghts"]).unwrap(), b"weights");
-    assert_eq!(code(&[b"wei", b"ght"]), Err("size"));
-    assert_eq!(code(&[b"weights", b"!"]), Err("size"));
-    assert_eq!(code(&[b"Wei", b"ghts"]), Err("hash"));
-    assert_eq!(code(&[]), Err("size"));
-    let endless = FileEntry { bytes: u64::MAX, ..FileEntry::of("model", b"") };
-    assert_eq!(Arrival::of(&endless).unwrap_err().code(), "memory");
+    let code = |chunks: &[&[u8]]| receive(&manifest(), chunks).err().map(|error| error.code());
+    // What the manifest describes, but no weights.
+    assert_eq!(code(&[b"wei", b"", b"ghts"]), Some("format"));
+    assert_eq!(code(&[b"wei", b"ght"]), Some("size"));
+    assert_eq!(code(&[b"weights", b"!"]), Some("size"));
+    // These are no weights either, but the hash is the reason.
+    assert_eq!(code(&[b"Wei", b"ghts"]), Some("hash"));
+    assert_eq!(code(&[]), Some("size"));
+    let mut endless = manifest();
+    endless["files"]["model"]["bytes"] = json!(u64::MAX);
+    assert_eq!(receive(&endless, &[]).err().map(|error| error.code()), Some("memory"));
 }

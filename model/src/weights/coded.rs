@@ -40,6 +40,13 @@ pub fn to_int8_safetensors(weights: &Weights, rounding: &Rounding) -> Result<Vec
     for (name, tensor) in weights.to_checkpoint()? {
         let dims = tensor.dims().to_vec();
         let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        // Coded ones could be larger, but a model of such numbers computes none.
+        let too_large = |x: &&f32| dims.len() > 1 && !half::f16::from_f32(**x).is_finite();
+        if let Some(bad) = values.iter().find(too_large) {
+            return Err(ModelError::Weights(format!(
+                "{name} holds {bad}, too large for f16: use f32"
+            )));
+        }
         if is_coded(&name) {
             let (integers, scales) = match name == WORD_TABLE {
                 true => rounding.table(&values, dims[1]),
@@ -50,16 +57,8 @@ pub fn to_int8_safetensors(weights: &Weights, rounding: &Rounding) -> Result<Vec
             stored.push((format!("{name}_scale"), Dtype::F32, vec![dims[0]], scales));
             stored.push((name, Dtype::U8, vec![bytes.len()], bytes));
         } else if dims.len() > 1 {
-            let mut bytes = Vec::with_capacity(2 * values.len());
-            for x in values {
-                let half = half::f16::from_f32(x);
-                if !half.is_finite() {
-                    return Err(ModelError::Weights(format!(
-                        "{name} holds {x}, too large for f16: use f32"
-                    )));
-                }
-                bytes.extend_from_slice(&half.to_le_bytes());
-            }
+            let halves = values.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes());
+            let bytes = halves.collect();
             stored.push((name, Dtype::F16, dims, bytes));
         } else {
             let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();

@@ -8,8 +8,8 @@ use pagebert_kernels::int8::{Feedback, round_weight};
 use super::PARTS;
 use crate::{Batch, BertForSequenceClassification, Result};
 
-/// The step of the word table's integers where all tokens are looked up equally often, of the root of its mean square:
-/// some 4 bits a number.
+/// The step of the word table's integers where all tokens are looked up equally often, of the root of its rows' mean
+/// square: some 4 bits a number.
 const TABLE_STEP: f32 = 0.24;
 /// An error counts as often as its token is looked up. Errors so counted would be the least with steps by frequencies to
 /// the −1/2; this is gentler, as other texts have other words.
@@ -80,9 +80,11 @@ impl Rounding {
 
     /// The word table: integers and a scale a row.
     pub(super) fn table(&self, table: &[f32], columns: usize) -> (Vec<i8>, Vec<f32>) {
-        let squares: f64 = table.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-        let mean_square = squares / table.len().max(1) as f64;
-        let step = TABLE_STEP * mean_square.sqrt() as f32;
+        let square = |row: &[f32]| row.iter().map(|x| x * x).sum::<f32>() / columns as f32;
+        let mut squares: Vec<f32> = table.chunks(columns.max(1)).map(square).collect();
+        squares.sort_by(f32::total_cmp);
+        // That of the middle row, as a few may be very large.
+        let step = TABLE_STEP * squares.get(squares.len() / 2).map_or(1.0, |square| square.sqrt());
         let sum: f64 = self.counts.iter().map(|count| f64::from(*count)).sum();
         let mean = (sum / self.counts.len().max(1) as f64) as f32;
         let (mut integers, mut scales) = (Vec::with_capacity(table.len()), Vec::new());

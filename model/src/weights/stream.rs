@@ -77,7 +77,7 @@ impl WeightsStream {
             return Err(malformed("it goes on behind its last tensor"));
         }
         let room = self.part.try_reserve_exact(self.wanted);
-        room.map_err(|_| malformed(format!("there is no room for {} bytes", self.wanted)))
+        room.map_err(|_| ModelError::Memory(self.wanted as u64))
     }
 
     /// Takes a whole part, and says how long the next one is.
