@@ -19,6 +19,7 @@ pub use adamw::{AdamW, AdamWConfig};
 pub use cpu::attention::Queries;
 pub use cpu::encoder::LayerDropout;
 pub use cpu::isa;
+pub use cpu::parallel::wake as wake_threads;
 pub use dropout::{Dropout, DropoutKey};
 pub use encoder::{
     Encoder, EncoderDropout, EncoderInput, EncoderOptions, EncoderParameters, LayerParameters,

@@ -67,7 +67,7 @@ struct Raw {
 /// The best tile that there is here.
 pub fn tile() -> Tile {
     #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
-    return relaxed::TILE;
+    return relaxed::tile();
     #[cfg(all(
         target_arch = "wasm32",
         target_feature = "simd128",

@@ -12,6 +12,8 @@ pub trait Lanes:
 {
     /// The same number in each lane.
     fn splat(x: f32) -> Self;
+    /// A number that is known beforehand, in each lane: see [`constant`].
+    fn constant(x: &'static Constant) -> Self;
     /// Without its sign.
     fn abs(self) -> Self;
     /// `other` where it is larger, or else itself.
@@ -28,6 +30,11 @@ impl Lanes for f32 {
     #[inline(always)]
     fn splat(x: f32) -> Self {
         x
+    }
+
+    #[inline(always)]
+    fn constant(x: &'static Constant) -> Self {
+        x.0[0]
     }
 
     #[inline(always)]
@@ -56,6 +63,21 @@ impl Lanes for f32 {
     }
 }
 
+/// A number as often as there are lanes.
+#[repr(align(16))]
+pub struct Constant(pub [f32; 4]);
+
+/// A number that is known beforehand, in each lane of a type. In a page it lies in memory: as part
+/// of the code, engines make it anew for each use, in three instructions.
+macro_rules! constant {
+    ($lanes:ty, $x:expr) => {{
+        static CONSTANT: $crate::cpu::lanes::Constant = $crate::cpu::lanes::Constant([$x; 4]);
+        <$lanes as $crate::cpu::lanes::Lanes>::constant(&CONSTANT)
+    }};
+}
+
+pub(crate) use constant;
+
 /// What happens to each number.
 pub trait Map: Copy {
     /// In as many lanes as there are.
@@ -66,11 +88,11 @@ pub trait Map: Copy {
 /// is in the lower bits.
 pub const ROUND: f32 = 12_582_912.0;
 
-/// Each number's image.
+/// The image of each sum of two numbers.
 #[inline(always)]
-pub fn map(map: impl Map, x: &[f32], out: &mut [f32]) {
-    let (x, out) = wide::map(map, x, out);
-    out.iter_mut().zip(x).for_each(|(out, x)| *out = map.on(*x));
+pub fn map_sums(map: impl Map, x: &[f32], y: &[f32], out: &mut [f32]) {
+    let (x, y, out) = wide::map_sums(map, x, y, out);
+    out.iter_mut().zip(x).zip(y).for_each(|((out, x), y)| *out = map.on(x + y));
 }
 
 /// Each number's image, which must be an integer of 0…127 with [`ROUND`] added; gives their sum.
@@ -83,6 +105,21 @@ pub fn map_to_bytes(map: impl Map, x: &[f32], out: &mut [u8]) -> i32 {
         sum += q;
     }
     sum
+}
+
+/// Each product of two numbers, rounded to the nearest integer, ties to even, of −most…most, which
+/// are of a byte.
+#[inline(always)]
+pub fn round_products(x: &[f32], y: &[f32], most: f32, out: &mut [i8]) {
+    let (x, y, out) = wide::round_products(x, y, most, out);
+    for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+        *out = rounded(x * y, most).to_bits() as i8;
+    }
+}
+
+#[inline(always)]
+fn rounded<T: Lanes>(x: T, most: f32) -> T {
+    (x + T::splat(ROUND)).or_larger(T::splat(ROUND - most)).or_smaller(T::splat(ROUND + most))
 }
 
 /// The least and the largest, 0 among them.
@@ -108,8 +145,13 @@ mod wide {
     use super::{Lanes, Map};
 
     #[inline(always)]
-    pub fn map<'a>(_: impl Map, x: &'a [f32], out: &'a mut [f32]) -> (&'a [f32], &'a mut [f32]) {
-        (x, out)
+    pub fn map_sums<'a>(
+        _: impl Map,
+        x: &'a [f32],
+        y: &'a [f32],
+        out: &'a mut [f32],
+    ) -> (&'a [f32], &'a [f32], &'a mut [f32]) {
+        (x, y, out)
     }
 
     #[inline(always)]
@@ -119,6 +161,16 @@ mod wide {
         out: &'a mut [u8],
     ) -> (&'a [f32], &'a mut [u8], i32) {
         (x, out, 0)
+    }
+
+    #[inline(always)]
+    pub fn round_products<'a>(
+        x: &'a [f32],
+        y: &'a [f32],
+        _: f32,
+        out: &'a mut [i8],
+    ) -> (&'a [f32], &'a [f32], &'a mut [i8]) {
+        (x, y, out)
     }
 
     #[inline(always)]
@@ -168,13 +220,19 @@ mod tests {
         for count in [0, 1, 15, 16, 17, 63] {
             let x: Vec<f32> = (0..count).map(|i| (i * 37 % 64) as f32).collect();
             let (mut floats, mut bytes) = (vec![0.0; count], vec![0; count]);
-            map(Twice, &x, &mut floats);
+            map_sums(Twice, &x, &vec![0.0; count], &mut floats);
             let sum = map_to_bytes(Twice, &x, &mut bytes);
             let most = x.iter().copied().fold(0f32, f32::max);
             for (x, (float, byte)) in x.iter().zip(floats.iter().zip(&bytes)) {
                 assert_eq!((*float, f32::from(*byte)), (2.0 * x + ROUND, 2.0 * x));
             }
             assert_eq!(sum as f32, 2.0 * x.iter().sum::<f32>());
+            let (mut halves, mut signed) = (vec![-1.5; count], vec![0i8; count]);
+            halves.iter_mut().skip(1).step_by(2).for_each(|x| *x = 0.5);
+            round_products(&x, &halves, 63.0, &mut signed);
+            for ((x, half), q) in x.iter().zip(&halves).zip(&signed) {
+                assert_eq!(f32::from(*q), (x * half).round_ties_even().clamp(-63.0, 63.0));
+            }
             assert_eq!(range(&x), (0.0, most));
             let below: Vec<f32> = x.iter().map(|x| -x).collect();
             assert_eq!(range(&below), (-most, 0.0));

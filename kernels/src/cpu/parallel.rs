@@ -4,24 +4,25 @@
 //! In a browser there are threads only where the engine is compiled with atomics; rayon is there
 //! wherever threads are (Cargo.toml has the same condition).
 
-#[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
-use rayon::prelude::*;
+#[cfg(all(target_family = "wasm", target_feature = "atomics"))]
+#[path = "parallel/awake.rs"]
+mod pool;
+#[cfg(not(target_family = "wasm"))]
+#[path = "parallel/native.rs"]
+mod pool;
+#[cfg(all(target_family = "wasm", not(target_feature = "atomics")))]
+#[path = "parallel/alone.rs"]
+mod pool;
+
+pub use pool::{for_each, threads, wake};
+
+// Native tests try what pages run.
+#[cfg(all(test, not(target_family = "wasm")))]
+#[path = "parallel/awake.rs"]
+mod awake;
 
 /// Rows handled by one task.
 pub const BLOCK: usize = 64;
-
-/// Gives each item, with its number, to a task.
-pub fn for_each<T: Send>(items: Vec<T>, task: impl Fn(usize, T) + Sync + Send) {
-    #[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
-    if items.len() > 1 {
-        return items
-            .into_par_iter()
-            .enumerate()
-            .with_max_len(1)
-            .for_each(|(i, item)| task(i, item));
-    }
-    items.into_iter().enumerate().for_each(|(i, item)| task(i, item));
-}
 
 /// Cuts a slice into pieces of given lengths.
 pub fn pieces<T>(mut all: &mut [T], lengths: impl Iterator<Item = usize>) -> Vec<&mut [T]> {
@@ -34,13 +35,13 @@ pub fn pieces<T>(mut all: &mut [T], lengths: impl Iterator<Item = usize>) -> Vec
         .collect()
 }
 
-/// How rows are cut among tasks: in runs of whole blocks of [`BLOCK`]. A task reads the weights
-/// once for its run, so long runs read them less often; how long they are depends on the number of
-/// threads, so that each has as much to do as the others. What becomes of a row must depend on its
-/// block alone.
+/// How rows are cut among tasks: in runs of whole blocks. A task reads the weights once for its
+/// run, so long runs read them less often; how long they are depends on the number of threads, so
+/// that each has as much to do as the others. What becomes of a row must depend on its block alone.
 #[derive(Debug, Clone, Copy)]
 pub struct Runs {
     rows: usize,
+    block: usize,
     count: usize,
 }
 
@@ -48,21 +49,35 @@ impl Runs {
     /// The most blocks in a run: so many rows stay in the second cache.
     const MOST: usize = 4;
 
-    /// Cuts so many rows.
+    /// The rows of a block where none depends on others: whole tiles of every kind.
+    const FEW: usize = 8;
+
+    /// Cuts so many rows into runs of whole blocks of [`BLOCK`].
     pub fn of(rows: usize) -> Self {
-        let (blocks, threads) = (rows.div_ceil(BLOCK), threads());
-        let count = threads * blocks.div_ceil(threads * Self::MOST);
-        Self { rows, count: count.min(blocks) }
+        Self::cut_in(rows, BLOCK, Self::MOST)
+    }
+
+    /// Cuts so many rows, none of which depends on others, so that a short text too is work for
+    /// several threads. A run is not longer than [`BLOCK`]: what it makes of its rows stays in the
+    /// second cache.
+    pub fn of_independent(rows: usize) -> Self {
+        Self::cut_in(rows, Self::FEW, BLOCK / Self::FEW)
+    }
+
+    fn cut_in(rows: usize, block: usize, most: usize) -> Self {
+        let (blocks, threads) = (rows.div_ceil(block), threads());
+        let count = threads * blocks.div_ceil(threads * most);
+        Self { rows, block, count: count.min(blocks) }
     }
 
     /// The first block of a run.
     fn block(&self, run: usize) -> usize {
-        run * self.rows.div_ceil(BLOCK) / self.count
+        run * self.rows.div_ceil(self.block) / self.count
     }
 
     /// The first row of a run.
     pub fn row(&self, run: usize) -> usize {
-        (self.block(run) * BLOCK).min(self.rows)
+        (self.block(run) * self.block).min(self.rows)
     }
 
     /// Cuts rows of `width`.
@@ -76,17 +91,6 @@ impl Runs {
     }
 }
 
-/// How many threads there are.
-#[cfg(any(not(target_family = "wasm"), target_feature = "atomics"))]
-pub fn threads() -> usize {
-    rayon::current_num_threads()
-}
-
-#[cfg(not(any(not(target_family = "wasm"), target_feature = "atomics")))]
-pub fn threads() -> usize {
-    1
-}
-
 /// Cuts `rows` rows of `width` into blocks of [`BLOCK`].
 pub fn blocks<T>(all: &mut [T], rows: usize, width: usize) -> Vec<&mut [T]> {
     let starts = (0..rows).step_by(BLOCK);
@@ -97,5 +101,54 @@ pub fn blocks<T>(all: &mut [T], rows: usize, width: usize) -> Vec<&mut [T]> {
 pub fn add_up(partial: &[f32], sums: &mut [f32]) {
     for part in partial.chunks_exact(sums.len().max(1)) {
         sums.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn threads_that_stay_awake_do_every_task_once() {
+        let sum = AtomicUsize::new(0);
+        let add = |index: usize, item: usize| {
+            assert_eq!(index, item);
+            sum.fetch_add(item + 1, Ordering::Relaxed);
+        };
+        for _ in 0..100 {
+            for count in [0, 1, 2, 3, 50] {
+                sum.store(0, Ordering::Relaxed);
+                awake::for_each((0..count).collect(), add);
+                assert_eq!(sum.load(Ordering::Relaxed), count * (count + 1) / 2);
+            }
+        }
+        // From threads of the pool as well, some of which may be the ones that look for work.
+        awake::wake();
+        sum.store(0, Ordering::Relaxed);
+        awake::for_each((0..8).collect(), |_, _: usize| {
+            awake::for_each((0..8).collect(), |_, _: usize| {
+                sum.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        assert_eq!(sum.load(Ordering::Relaxed), 64);
+    }
+
+    #[test]
+    fn runs_are_all_rows_in_whole_blocks() {
+        for rows in [0, 1, 7, 8, 9, 64, 65, 100, 512, 1000] {
+            for (runs, block) in [(Runs::of(rows), BLOCK), (Runs::of_independent(rows), Runs::FEW)]
+            {
+                let mut all = vec![0; rows * 3];
+                let mut first = 0;
+                for (index, run) in runs.cut(&mut all, 3).into_iter().enumerate() {
+                    assert!(runs.row(index) == first && first.is_multiple_of(block));
+                    assert!(!run.is_empty() && run.len() / 3 <= Runs::MOST * BLOCK);
+                    first += run.len() / 3;
+                }
+                assert_eq!(first, rows);
+            }
+        }
     }
 }

@@ -7,7 +7,7 @@ use super::{Layer, LayerDropout, Rows};
 use crate::cpu::attention::{self, Queries, Shape};
 use crate::cpu::pack::round_rows;
 use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
-use crate::cpu::{Buffer, Element};
+use crate::cpu::{Buffer, Element, int8};
 
 /// What the backward pass needs.
 pub struct SavedAttention<E: Element> {
@@ -47,11 +47,11 @@ impl<E: Element> Layer<E> {
         let (tokens, x_ld) = (rows.sequences.tokens(), ld::<E>(hidden));
         let mut rounded = room(tokens, hidden, x_ld);
         let mut qkv = Buffer::any(tokens * 3 * hidden);
-        let runs = Runs::of(tokens);
-        let tasks = runs.cut(&mut rounded, x_ld).into_iter();
-        let tasks = tasks.zip(runs.cut(&mut qkv, 3 * hidden)).collect();
         let (weight, out_weight) = (self.qkv.weight.read(), self.attention_output.weight.read());
         let (forward, out_forward) = (&weight.forward, &out_weight.forward);
+        let runs = forward.runs(tokens);
+        let tasks = runs.cut(&mut rounded, x_ld).into_iter();
+        let tasks = tasks.zip(runs.cut(&mut qkv, 3 * hidden)).collect();
         let (columns, exact) = (forward.columns(), forward.is_exact());
         for_each(tasks, |index, (rounded, qkv): (&mut [E], &mut [E])| {
             let count = rounded.len() / x_ld;
@@ -65,20 +65,17 @@ impl<E: Element> Layer<E> {
         });
 
         let shape = self.shape(rows, drop);
-        let context = if exact {
-            // Integers are for f32 alone, so nothing is converted.
-            let rows = crate::cpu::int8::attention(bytemuck::cast_slice(&qkv), shape);
-            let mut context = Buffer::any(rows.len());
-            context.copy_from_slice(bytemuck::cast_slice(&rows));
-            context
-        } else {
-            attention::forward(&qkv, shape)
+        // Integers are for f32 alone, so nothing is converted, and nobody asks for their gradients.
+        let by_head = exact.then(|| int8::attention(bytemuck::cast_slice(&qkv), shape));
+        let context = match by_head {
+            Some(_) => Buffer::any(0),
+            None => attention::forward(&qkv, shape),
         };
         let out_rows = shape.rows();
         let chosen = rows.chosen();
         let mut out = Buffer::<f32>::any(out_rows * hidden);
         let mut norm = SavedNorm::new(out_rows, hidden);
-        let runs = Runs::of(out_rows);
+        let runs = out_forward.runs(out_rows);
         let tasks = runs.cut(&mut out, hidden).into_iter();
         let tasks = tasks.zip(runs.cut(&mut norm.normed, hidden));
         let tasks = tasks.zip(runs.cut(&mut norm.inverse, 1)).collect();
@@ -86,7 +83,14 @@ impl<E: Element> Layer<E> {
         for_each(tasks, |index, ((out, normed), inverse): Task<'_, E>| {
             let count = inverse.len();
             let first_row = runs.row(index);
-            let context = &context[first_row * hidden..][..count * hidden];
+            let mut gathered = Buffer::any(if exact { count * hidden } else { 0 });
+            let context = match &by_head {
+                Some(by_head) => {
+                    by_head.gather(first_row, bytemuck::cast_slice_mut(&mut gathered));
+                    &gathered
+                }
+                None => &context[first_row * hidden..][..count * hidden],
+            };
             let mut y = Buffer::<f32>::any(count * hidden);
             let operand = operand(context, hidden, x_ld, count);
             let columns = out_forward.columns();

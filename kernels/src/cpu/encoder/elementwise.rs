@@ -1,7 +1,7 @@
 //! What happens to a panel's products on their way out.
 
 use crate::Activation;
-use crate::cpu::lanes::{Lanes, Map, map};
+use crate::cpu::lanes::{Lanes, Map, map_sums};
 use crate::cpu::math::{normal, tanh};
 use crate::cpu::{Element, dispatch, exact};
 
@@ -68,8 +68,8 @@ pub fn add_to(panel: &Panel<'_>, out: &mut [f32], ld: usize) {
 
 dispatch! {
 /// `before = products + bias`, rounded, and `out = activation(before)`, of the rounded value: the
-/// backward pass sees no other. `before` is this panel's alone, and as wide; rows of `out` are `ld`
-/// apart.
+/// backward pass sees no other. `before` is this panel's alone, and as wide, and may be left as it
+/// is where the result must be exact; rows of `out` are `ld` apart.
 pub fn activate<E: Element>(
     panel: &Panel<'_>,
     bias: &[f32],
@@ -83,14 +83,15 @@ pub fn activate<E: Element>(
     for ((row, before), out) in rows {
         let before = &mut before[..panel.width];
         let out = &mut out[panel.first..][..panel.width];
+        if panel.exact && activation == Activation::Gelu {
+            // Nothing exact is computed in another type than f32, or has a backward pass.
+            map_sums(ExactGelu, row, bias, bytemuck::cast_slice_mut(out));
+            continue;
+        }
         for ((before, x), bias) in before.iter_mut().zip(row).zip(bias) {
             *before = E::new(x + bias);
         }
         match activation {
-            Activation::Gelu if panel.exact => {
-                // Nothing exact is computed in another type than f32.
-                map(ExactGelu, bytemuck::cast_slice(before), bytemuck::cast_slice_mut(out));
-            }
             Activation::Gelu => {
                 for (out, x) in out.iter_mut().zip(&*before) {
                     let x = x.get();

@@ -41,8 +41,7 @@ impl<E: Element> Layer<E> {
         let panels_width = forward.count() * columns;
         let mut before = Buffer::any(kept * panels_width);
         let mut norm = SavedNorm::new(kept, hidden);
-        let runs = Runs::of(rows);
-        let kept_runs = Runs::of(kept);
+        let (runs, kept_runs) = (forward.runs(rows), forward.runs(kept));
         let mut before_runs = kept_runs.cut(&mut before, panels_width).into_iter();
         let mut normed_runs = kept_runs.cut(&mut norm.normed, hidden).into_iter();
         let mut inverse_runs = kept_runs.cut(&mut norm.inverse, 1).into_iter();

@@ -56,6 +56,14 @@ impl<E: Element> Forward<E> {
         matches!(self, Self::Int8(_))
     }
 
+    /// How rows are cut among tasks.
+    pub fn runs(&self, rows: usize) -> Runs {
+        match self {
+            Self::Float(_) => Runs::of(rows),
+            Self::Int8(_) => Runs::of_independent(rows),
+        }
+    }
+
     /// Multiplies `count` rows, `ld` apart; see [`multiply`].
     pub fn multiply(
         &self,

@@ -12,16 +12,43 @@ use crate::cpu::parallel::{for_each, pieces};
 /// Queries handled at once.
 const QUERIES: usize = 64;
 
-/// qkv `[T, 3·H]` → `[rows, H]`.
-pub fn forward(qkv: &[f32], shape: Shape<'_>) -> Buffer<f32> {
+/// Attention's context, each head's rows by themselves, so that heads are tasks of their own.
+pub struct ByHead {
+    /// For each sequence `[heads, queries, head_dim]`.
+    context: Buffer<f32>,
+    /// The first row of each sequence, and behind them the number of rows.
+    starts: Vec<usize>,
+    hidden: usize,
+    head_dim: usize,
+}
+
+impl ByHead {
+    /// Rows from `first` on, heads side by side: as many as there is room for, `[rows, H]`.
+    pub fn gather(&self, first: usize, out: &mut [f32]) {
+        let mut sequence = self.starts.partition_point(|start| *start <= first).max(1) - 1;
+        for (row, out) in (first..).zip(out.chunks_exact_mut(self.hidden)) {
+            while self.starts[sequence + 1] <= row {
+                sequence += 1;
+            }
+            let start = self.starts[sequence];
+            let size = (self.starts[sequence + 1] - start) * self.head_dim;
+            let heads = &self.context[start * self.hidden + (row - start) * self.head_dim..];
+            for (head, out) in out.chunks_exact_mut(self.head_dim).enumerate() {
+                out.copy_from_slice(&heads[head * size..][..self.head_dim]);
+            }
+        }
+    }
+}
+
+/// Attention of qkv `[T, 3·H]`.
+pub fn forward(qkv: &[f32], shape: Shape<'_>) -> ByHead {
     let (hidden, head_dim) = (shape.heads * shape.head_dim, shape.head_dim);
     let ranges: Vec<_> = shape.sequences.ranges().collect();
     let asking = |index: usize| shape.queries.of(ranges[index].len());
-    // Each head's rows by themselves, so that heads are tasks of their own.
-    let mut by_head = Buffer::<f32>::any(shape.rows() * hidden);
+    let mut context = Buffer::<f32>::any(shape.rows() * hidden);
     let heads = (0..ranges.len()).flat_map(|index| (0..shape.heads).map(move |head| (index, head)));
     let lengths = heads.clone().map(|(index, _)| asking(index) * head_dim);
-    let tasks = pieces(&mut by_head, lengths).into_iter().zip(heads);
+    let tasks = pieces(&mut context, lengths).into_iter().zip(heads);
     for_each(tasks.collect(), |_, (out, (index, head)): (&mut [f32], (usize, usize))| {
         let rows = ranges[index].clone();
         if !rows.is_empty() {
@@ -29,20 +56,12 @@ pub fn forward(qkv: &[f32], shape: Shape<'_>) -> Buffer<f32> {
             Head { qkv, hidden, head_dim, first: head * head_dim, n: rows.len() }.forward(out);
         }
     });
-    let mut out = Buffer::any(shape.rows() * hidden);
-    let (mut from, mut to) = (by_head.chunks_exact(head_dim.max(1)), out.chunks_exact_mut(hidden));
-    for index in 0..ranges.len() {
-        let rows: Vec<&mut [f32]> = to.by_ref().take(asking(index)).collect();
-        let mut rows = rows;
-        for head in 0..shape.heads {
-            for row in &mut rows {
-                if let Some(from) = from.next() {
-                    row[head * head_dim..][..head_dim].copy_from_slice(from);
-                }
-            }
-        }
-    }
-    out
+    let mut starts = vec![0];
+    starts.extend((0..ranges.len()).scan(0, |start, index| {
+        *start += asking(index);
+        Some(*start)
+    }));
+    ByHead { context, starts, hidden, head_dim }
 }
 
 /// One head of one sequence.

@@ -65,11 +65,7 @@ impl Int8Panels {
                 let rows = rows.chunks_exact(inputs.max(1)).enumerate();
                 rows.zip(scales).for_each(|((output, row), scale)| self.put(output, row, *scale));
             }
-            Integers::ByInput(rows) => {
-                for (input, row) in rows.chunks_exact(scales.len().max(1)).enumerate() {
-                    self.put_input(input, row);
-                }
-            }
+            Integers::ByInput(rows) => self.put_inputs(rows, scales.len().max(1)),
         }
     }
 
@@ -92,8 +88,11 @@ impl Int8Panels {
         let Tile { columns, group, .. } = self.tile;
         let (panel, column) = (output / columns, output % columns);
         let panel = &mut self.data[panel * columns * self.depth..][..columns * self.depth];
-        for (to, from) in panel.chunks_exact_mut(columns * group).zip(row.chunks(group)) {
-            to[column * group..][..from.len()].copy_from_slice(from);
+        let to = &mut panel[column * group..];
+        match group {
+            2 => put_groups::<2>(row, columns, to),
+            4 => put_groups::<4>(row, columns, to),
+            _ => unreachable!("no tile has such groups"),
         }
         self.sums[output] = row.iter().map(|q| i32::from(*q)).sum();
         self.scales[output] = scale;
@@ -111,16 +110,22 @@ impl Int8Panels {
         }
     }
 
-    /// One input's weights for all outputs.
-    fn put_input(&mut self, input: usize, row: &[i8]) {
+    /// Weights `[in, out]`.
+    fn put_inputs(&mut self, rows: &[i8], outputs: usize) {
         let Tile { columns, group, .. } = self.tile;
         let panels = self.data.chunks_exact_mut(columns * self.depth);
-        for (panel, row) in panels.zip(row.chunks(columns)) {
-            let at = input / group * columns * group + input % group;
-            let to = panel[at..].iter_mut().step_by(group);
-            to.zip(row).for_each(|(to, from)| *to = *from);
+        for (panel, first) in panels.zip((0..outputs).step_by(columns)) {
+            let width = columns.min(outputs - first);
+            let rows = &rows[first.min(rows.len())..];
+            match group {
+                2 => put_columns::<2>(rows, outputs, width, columns, panel),
+                4 => put_columns::<4>(rows, outputs, width, columns, panel),
+                _ => unreachable!("no tile has such groups"),
+            }
         }
-        self.sums.iter_mut().zip(row).for_each(|(sum, q)| *sum += i32::from(*q));
+        for row in rows.chunks_exact(outputs) {
+            self.sums.iter_mut().zip(row).for_each(|(sum, q)| *sum += i32::from(*q));
+        }
     }
 
     /// Columns out.
@@ -193,6 +198,46 @@ impl Int8Panels {
 
     pub(super) fn tile(&self) -> &Tile {
         &self.tile
+    }
+}
+
+/// Puts groups of one output's weights where they lie in its panel, `columns` groups apart. Groups
+/// of a known length: what copies slices is a call in a page.
+#[inline(always)]
+fn put_groups<const GROUP: usize>(row: &[i8], columns: usize, to: &mut [i8]) {
+    let (whole, rest) = row.as_chunks::<GROUP>();
+    let mut at = 0;
+    for group in whole {
+        to[at..at + GROUP].copy_from_slice(group);
+        at += columns * GROUP;
+    }
+    if !rest.is_empty() {
+        to[at..at + rest.len()].copy_from_slice(rest);
+    }
+}
+
+/// Puts some columns of weights `[in, out]`, rows `ld` apart, into a panel.
+#[inline(always)]
+fn put_columns<const GROUP: usize>(
+    rows: &[i8],
+    ld: usize,
+    width: usize,
+    columns: usize,
+    panel: &mut [i8],
+) {
+    let groups = panel.chunks_exact_mut(columns * GROUP).zip(rows.chunks(GROUP * ld));
+    for (to, rows) in groups {
+        let to = to.as_chunks_mut::<GROUP>().0;
+        if rows.len() >= (GROUP - 1) * ld + width {
+            let rows: [&[i8]; GROUP] = std::array::from_fn(|k| &rows[k * ld..][..width]);
+            for (column, to) in to[..width].iter_mut().enumerate() {
+                *to = std::array::from_fn(|k| rows[k][column]);
+            }
+        } else {
+            for (k, row) in rows.chunks(ld).enumerate() {
+                to.iter_mut().zip(&row[..width]).for_each(|(to, from)| to[k] = *from);
+            }
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{DEPTH, Tile};
 use crate::cpu::dispatch;
 use crate::cpu::exact::exp_of_negative;
-use crate::cpu::lanes::{Lanes, Map, ROUND, largest, map_to_bytes, range};
+use crate::cpu::lanes::{Lanes, Map, ROUND, constant, largest, map_to_bytes, range};
 
 /// Quantised rows: `x = (q − zero) · scale`.
 #[derive(Debug, Default)]
@@ -98,8 +98,9 @@ struct Quantise {
 impl Map for Quantise {
     #[inline(always)]
     fn on<T: Lanes>(self, x: T) -> T {
-        let q = x * T::splat(self.inverse) + T::splat(ROUND) + T::splat(self.zero);
-        q.or_larger(T::splat(ROUND)).or_smaller(T::splat(ROUND + MOST))
+        let round = constant!(T, ROUND);
+        let q = x * T::splat(self.inverse) + round + T::splat(self.zero);
+        q.or_larger(round).or_smaller(constant!(T, ROUND + MOST))
     }
 }
 
@@ -122,7 +123,7 @@ impl Map for Exponential {
     #[inline(always)]
     fn on<T: Lanes>(self, x: T) -> T {
         let x = (x - T::splat(self.most)) * T::splat(self.scale);
-        exp_of_negative(x) * T::splat(MOST) + T::splat(ROUND)
+        exp_of_negative(x) * constant!(T, MOST) + constant!(T, ROUND)
     }
 }
 

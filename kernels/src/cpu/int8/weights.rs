@@ -1,8 +1,8 @@
 //! Floats as the signed integers of a weight.
 
 use super::WEIGHT_LIMIT;
-use super::rows::rounded;
 use crate::cpu::dispatch;
+use crate::cpu::lanes::{Lanes, range, round_products};
 
 /// The largest of a weight's integers.
 const LIMIT: f32 = WEIGHT_LIMIT as f32;
@@ -23,11 +23,6 @@ pub fn quantise_columns(x: &[f32], ld: usize, scales: &mut [f32], integers: &mut
     columns(x, ld, scales, &mut inverses, integers);
 }
 
-#[inline(always)]
-fn integer(x: f32, inverse: f32) -> i8 {
-    rounded(x * inverse).clamp(-i32::from(WEIGHT_LIMIT), i32::from(WEIGHT_LIMIT)) as i8
-}
-
 /// The larger; `most` where x is not a number.
 #[inline(always)]
 fn larger(most: f32, x: f32) -> f32 {
@@ -36,21 +31,16 @@ fn larger(most: f32, x: f32) -> f32 {
 
 dispatch! {
 fn quantise_row(x: &[f32], integers: &mut [i8], scale: &mut f32) {
-    let mut most = [0f32; 16];
-    for chunk in x.chunks(16) {
-        for (most, x) in most.iter_mut().zip(chunk) {
-            *most = larger(*most, x.abs());
-        }
-    }
-    let most = most.into_iter().fold(0.0, larger);
+    let (least, most) = range(x);
+    let most = most.or_larger(-least);
     if most < LEAST {
         integers.fill(0);
         *scale = 1.0;
         return;
     }
-    let inverse = LIMIT / most;
-    for (q, x) in integers.iter_mut().zip(x) {
-        *q = integer(*x, inverse);
+    let inverses = [LIMIT / most; 16];
+    for (q, x) in integers.chunks_mut(16).zip(x.chunks(16)) {
+        round_products(x, &inverses[..x.len()], LIMIT, q);
     }
     *scale = most / LIMIT;
 }
@@ -76,9 +66,7 @@ fn columns(
         *scale = if is_there { *scale / LIMIT } else { 1.0 };
     }
     for (row, integers) in x.chunks(ld).zip(integers.chunks_exact_mut(scales.len())) {
-        for ((q, x), inverse) in integers.iter_mut().zip(row).zip(inverses.iter()) {
-            *q = integer(*x, *inverse);
-        }
+        round_products(&row[..integers.len()], inverses, LIMIT, integers);
     }
 }
 }

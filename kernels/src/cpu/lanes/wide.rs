@@ -3,7 +3,7 @@
 use std::arch::wasm32::*;
 use std::ops::{Add, Div, Mul, Sub};
 
-use super::{Lanes, Map};
+use super::{Constant, Lanes, Map, constant, rounded};
 
 /// Four numbers.
 #[derive(Clone, Copy)]
@@ -31,6 +31,12 @@ impl Lanes for Four {
     }
 
     #[inline(always)]
+    fn constant(x: &'static Constant) -> Self {
+        // SAFETY: it is there and aligned. Volatile, or the compiler would make code of it.
+        Self(unsafe { std::ptr::from_ref(x).cast::<v128>().read_volatile() })
+    }
+
+    #[inline(always)]
     fn abs(self) -> Self {
         Self(f32x4_abs(self.0))
     }
@@ -47,7 +53,7 @@ impl Lanes for Four {
 
     #[inline(always)]
     fn power_of_two(self) -> Self {
-        Self(i32x4_shl(i32x4_add(self.0, i32x4_splat(127)), 23))
+        Self(i32x4_shl(i32x4_add(self.0, constant!(Self, f32::from_bits(127)).0), 23))
     }
 
     #[inline(always)]
@@ -62,16 +68,22 @@ fn load(x: &[f32; 4]) -> Four {
     Four(unsafe { v128_load(x.as_ptr().cast()) })
 }
 
-/// See [`super::map`].
+/// See [`super::map_sums`].
 #[inline(always)]
-pub fn map<'a>(map: impl Map, x: &'a [f32], out: &'a mut [f32]) -> (&'a [f32], &'a mut [f32]) {
+pub fn map_sums<'a>(
+    map: impl Map,
+    x: &'a [f32],
+    y: &'a [f32],
+    out: &'a mut [f32],
+) -> (&'a [f32], &'a [f32], &'a mut [f32]) {
     let (x, rest) = x.as_chunks::<4>();
+    let (y, rest_y) = y.as_chunks::<4>();
     let (out, rest_out) = out.as_chunks_mut::<4>();
-    for (x, out) in x.iter().zip(out) {
+    for ((x, y), out) in x.iter().zip(y).zip(out) {
         // SAFETY: there is room for four floats.
-        unsafe { v128_store(out.as_mut_ptr().cast(), map.on(load(x)).0) };
+        unsafe { v128_store(out.as_mut_ptr().cast(), map.on(load(x) + load(y)).0) };
     }
-    (rest, rest_out)
+    (rest, rest_y, rest_out)
 }
 
 /// See [`super::map_to_bytes`].
@@ -86,7 +98,7 @@ pub fn map_to_bytes<'a>(
     let mut sums = i32x4_splat(0);
     for (x, out) in x.iter().zip(whole.as_chunks_mut::<16>().0) {
         let (x, _) = x.as_chunks::<4>();
-        let q = |i: usize| v128_and(map.on(load(&x[i])).0, i32x4_splat(127));
+        let q = |i: usize| v128_and(map.on(load(&x[i])).0, constant!(Four, f32::from_bits(127)).0);
         let q = [q(0), q(1), q(2), q(3)];
         sums = i32x4_add(sums, i32x4_add(i32x4_add(q[0], q[1]), i32x4_add(q[2], q[3])));
         let bytes =
@@ -99,6 +111,29 @@ pub fn map_to_bytes<'a>(
         .wrapping_add(i32x4_extract_lane::<2>(sums))
         .wrapping_add(i32x4_extract_lane::<3>(sums));
     (rest, rest_out, sum)
+}
+
+/// See [`super::round_products`].
+#[inline(always)]
+pub fn round_products<'a>(
+    x: &'a [f32],
+    y: &'a [f32],
+    most: f32,
+    out: &'a mut [i8],
+) -> (&'a [f32], &'a [f32], &'a mut [i8]) {
+    let (x, rest) = x.as_chunks::<16>();
+    let (y, rest_y) = y.as_chunks::<16>();
+    let (whole, rest_out) = out.split_at_mut(16 * x.len().min(y.len()));
+    for ((x, y), out) in x.iter().zip(y).zip(whole.as_chunks_mut::<16>().0) {
+        let (x, y) = (x.as_chunks::<4>().0, y.as_chunks::<4>().0);
+        // The lowest byte with its sign.
+        let q = |i: usize| i32x4_shr(i32x4_shl(rounded(load(&x[i]) * load(&y[i]), most).0, 24), 24);
+        let bytes =
+            i8x16_narrow_i16x8(i16x8_narrow_i32x4(q(0), q(1)), i16x8_narrow_i32x4(q(2), q(3)));
+        // SAFETY: there is room for sixteen bytes.
+        unsafe { v128_store(out.as_mut_ptr().cast(), bytes) };
+    }
+    (rest, rest_y, rest_out)
 }
 
 /// The lanes' numbers.
