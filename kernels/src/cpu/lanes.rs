@@ -1,10 +1,14 @@
 //! One body of arithmetic for a number and for several at once.
 //!
-//! Where compilers make vectors of plain loops this is for numbers alone. In a browser they make
-//! poor ones: comparisons become masks, and narrowing goes lane by lane. There the same body is
-//! computed for four at once, and gives the same bits, as no operation here rounds more than once.
+//! Where compilers make vectors of plain loops this is for numbers alone. In a browser, and for
+//! AVX2, they make poor ones: comparisons become masks, and narrowing goes lane by lane. There the
+//! same body is computed for several at once, and gives the same bits, as no operation here rounds
+//! more than once.
 
 use std::ops::{Add, Div, Mul, Sub};
+
+#[cfg(target_arch = "x86_64")]
+use super::{Isa, isa};
 
 /// A number, or several.
 pub trait Lanes:
@@ -69,6 +73,11 @@ pub const ROUND: f32 = 12_582_912.0;
 /// Each number's image.
 #[inline(always)]
 pub fn map(map: impl Map, x: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if isa() == Isa::Avx2 {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::map(map, x, out) };
+    }
     let (x, out) = wide::map(map, x, out);
     out.iter_mut().zip(x).for_each(|(out, x)| *out = map.on(*x));
 }
@@ -76,6 +85,11 @@ pub fn map(map: impl Map, x: &[f32], out: &mut [f32]) {
 /// Each number's image, which must be an integer of 0…127 with [`ROUND`] added; gives their sum.
 #[inline(always)]
 pub fn map_to_bytes(map: impl Map, x: &[f32], out: &mut [u8]) -> i32 {
+    #[cfg(target_arch = "x86_64")]
+    if isa() == Isa::Avx2 {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::map_to_bytes(map, x, out) };
+    }
     let (x, out, mut sum) = wide::map_to_bytes(map, x, out);
     for (out, x) in out.iter_mut().zip(x) {
         let q = (map.on(*x).to_bits() & 127) as i32;
@@ -88,6 +102,11 @@ pub fn map_to_bytes(map: impl Map, x: &[f32], out: &mut [u8]) -> i32 {
 /// The least and the largest, 0 among them.
 #[inline(always)]
 pub fn range(x: &[f32]) -> (f32, f32) {
+    #[cfg(target_arch = "x86_64")]
+    if isa() >= Isa::Avx2 {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::range(x) };
+    }
     let (x, mut least, mut most) = wide::range(x);
     for x in x {
         (least, most) = (least.or_smaller(*x), most.or_larger(*x));
@@ -98,6 +117,11 @@ pub fn range(x: &[f32]) -> (f32, f32) {
 /// The largest; −∞ where there is none.
 #[inline(always)]
 pub fn largest(x: &[f32]) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if isa() >= Isa::Avx2 {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::largest(x) };
+    }
     let (x, most) = wide::largest(x);
     x.iter().fold(most, |most, x| most.or_larger(*x))
 }
@@ -150,6 +174,9 @@ mod wide {
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wide;
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +203,10 @@ mod tests {
             }
             assert_eq!(sum as f32, 2.0 * x.iter().sum::<f32>());
             assert_eq!(range(&x), (0.0, most));
+            let mut with_others = x.clone();
+            with_others.extend([f32::NAN, -1.0, f32::NAN]);
+            assert_eq!(range(&with_others), (-1.0, most));
+            assert_eq!(largest(&with_others), if count == 0 { -1.0 } else { most });
             let below: Vec<f32> = x.iter().map(|x| -x).collect();
             assert_eq!(range(&below), (-most, 0.0));
             let least = below.iter().copied().fold(f32::NEG_INFINITY, f32::max);

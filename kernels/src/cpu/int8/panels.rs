@@ -93,7 +93,16 @@ impl Int8Panels {
         let Tile { columns, group, .. } = self.tile;
         let (panel, column) = (output / columns, output % columns);
         let panel = &mut self.data[panel * columns * self.depth..][..columns * self.depth];
-        for (to, from) in panel.chunks_exact_mut(columns * group).zip(row.chunks(group)) {
+        let (groups, rest) = row.as_chunks::<4>();
+        let mut to = panel.chunks_exact_mut(columns * group);
+        if group == 4 {
+            // A copy of a fixed size is no call.
+            for (from, to) in groups.iter().zip(to.by_ref()) {
+                to[4 * column..][..4].copy_from_slice(from);
+            }
+        }
+        let rest = if group == 4 { rest } else { row };
+        for (to, from) in to.zip(rest.chunks(group)) {
             to[column * group..][..from.len()].copy_from_slice(from);
         }
         self.sums[output] = row.iter().map(|q| i32::from(*q)).sum();

@@ -1,8 +1,9 @@
 //! Floats as the signed integers of a weight.
 
-use super::WEIGHT_LIMIT;
 use super::rows::rounded;
+use super::{WEIGHT_LIMIT, WEIGHT_ZERO};
 use crate::cpu::dispatch;
+use crate::cpu::lanes::{Lanes, Map, ROUND, map_to_bytes, range};
 
 /// The largest of a weight's integers.
 const LIMIT: f32 = WEIGHT_LIMIT as f32;
@@ -34,24 +35,31 @@ fn larger(most: f32, x: f32) -> f32 {
     if x > most { x } else { most }
 }
 
+/// x · inverse, rounded, as an unsigned byte.
+#[derive(Clone, Copy)]
+struct Quantise(f32);
+
+impl Map for Quantise {
+    #[inline(always)]
+    fn on<T: Lanes>(self, x: T) -> T {
+        let zero = f32::from(WEIGHT_ZERO);
+        let q = x * T::splat(self.0) + T::splat(ROUND) + T::splat(zero);
+        q.or_larger(T::splat(ROUND + zero - LIMIT)).or_smaller(T::splat(ROUND + zero + LIMIT))
+    }
+}
+
 dispatch! {
 fn quantise_row(x: &[f32], integers: &mut [i8], scale: &mut f32) {
-    let mut most = [0f32; 16];
-    for chunk in x.chunks(16) {
-        for (most, x) in most.iter_mut().zip(chunk) {
-            *most = larger(*most, x.abs());
-        }
-    }
-    let most = most.into_iter().fold(0.0, larger);
+    let (least, most) = range(x);
+    let most = most.or_larger(-least);
     if most < LEAST {
         integers.fill(0);
         *scale = 1.0;
         return;
     }
-    let inverse = LIMIT / most;
-    for (q, x) in integers.iter_mut().zip(x) {
-        *q = integer(*x, inverse);
-    }
+    let bytes: &mut [u8] = bytemuck::cast_slice_mut(integers);
+    map_to_bytes(Quantise(LIMIT / most), x, bytes);
+    bytes.iter_mut().for_each(|q| *q = q.wrapping_sub(WEIGHT_ZERO));
     *scale = most / LIMIT;
 }
 }
