@@ -22,7 +22,10 @@ use crate::devices::DeviceSpec;
 use crate::run_record::RunRecord;
 use crate::settings::Precision;
 
-/// Tokens of a packed batch: enough to fill the processor's tiles, little memory.
+/// Tokens of a packed batch for each thread: enough to fill the processor's tiles, and little enough
+/// that what a layer hands to the next stays in the caches.
+const THREAD_TOKENS: usize = 512;
+/// Tokens of a packed batch at most.
 const BATCH_TOKENS: usize = 4096;
 
 /// A model ready to classify.
@@ -184,13 +187,14 @@ pub fn document_logits(
         documents.iter().map(|encoded| vec![Vec::new(); encoded.windows.len()]).collect();
     let mut unfinished: Vec<usize> =
         documents.iter().map(|encoded| encoded.windows.len()).collect();
+    let most = BATCH_TOKENS.min(THREAD_TOKENS * rayon::current_num_threads());
     let mut rest = order.as_slice();
     let mut finished = 0;
     while !rest.is_empty() {
         let mut tokens = 0;
         let fit = rest.iter().take_while(|at| {
             tokens += window(**at).len();
-            tokens <= BATCH_TOKENS
+            tokens <= most
         });
         let (chosen, after) = rest.split_at(fit.count().max(1));
         rest = after;

@@ -13,6 +13,8 @@
 #[cfg(target_arch = "x86_64")]
 pub mod amx;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod plain;
 
@@ -45,7 +47,7 @@ pub fn f32_kernel(isa: Isa) -> Kernel<f32> {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => avx512::F32,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => plain::f32_avx2(),
+        Isa::Avx2 => avx2::F32,
         _ => plain::base(),
     }
 }
@@ -58,7 +60,7 @@ pub fn bf16_kernel(isa: Isa) -> Kernel<Bf16> {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx512Bf16 => avx512::BF16,
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx2 => plain::bf16_avx2(),
+        Isa::Avx512 | Isa::Avx2 => avx2::BF16,
         _ => plain::base(),
     }
 }
@@ -236,9 +238,14 @@ mod tests {
     }
 
     fn check<E: Element>(kernel: &Kernel<E>) {
-        for (tiles, panels, depth, blocks) in
-            [(1, 1, 1, 1), (2, 3, 32, 1), (1, 2, 100, 1), (3, 1, 64, 3), (1, 1, 384, 2)]
-        {
+        for (tiles, panels, depth, blocks) in [
+            (1, 1, 1, 1),
+            (2, 3, 32, 1),
+            (5, 2, 100, 1),
+            (3, 1, 64, 3),
+            (4, 1, 384, 2),
+            (7, 1, 33, 1),
+        ] {
             let (rows, depth) = (tiles * kernel.rows, padded::<E>(depth));
             let (lda, ldc) = (depth + 6, panels * kernel.columns + 5);
             let random = |seed, n: usize| -> Vec<E> {

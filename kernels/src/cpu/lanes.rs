@@ -1,10 +1,14 @@
 //! One body of arithmetic for a number and for several at once.
 //!
-//! Where compilers make vectors of plain loops this is for numbers alone. In a browser they make
-//! poor ones: comparisons become masks, and narrowing goes lane by lane. There the same body is
-//! computed for four at once, and gives the same bits, as no operation here rounds more than once.
+//! Where compilers make vectors of plain loops this is for numbers alone. In a browser, and for
+//! AVX2, they make poor ones: comparisons become masks, and narrowing goes lane by lane. There the
+//! same body is computed for several at once, and gives the same bits, as no operation here rounds
+//! more than once.
 
 use std::ops::{Add, Div, Mul, Sub};
+
+#[cfg(target_arch = "x86_64")]
+use super::{Isa, isa};
 
 /// A number, or several.
 pub trait Lanes:
@@ -91,6 +95,11 @@ pub const ROUND: f32 = 12_582_912.0;
 /// The image of each sum of two numbers.
 #[inline(always)]
 pub fn map_sums(map: impl Map, x: &[f32], y: &[f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if isa() == Isa::Avx2 {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::map_sums(map, x, y, out) };
+    }
     let (x, y, out) = wide::map_sums(map, x, y, out);
     out.iter_mut().zip(x).zip(y).for_each(|((out, x), y)| *out = map.on(x + y));
 }
@@ -98,6 +107,11 @@ pub fn map_sums(map: impl Map, x: &[f32], y: &[f32], out: &mut [f32]) {
 /// Each number's image, which must be an integer of 0…127 with [`ROUND`] added; gives their sum.
 #[inline(always)]
 pub fn map_to_bytes(map: impl Map, x: &[f32], out: &mut [u8]) -> i32 {
+    #[cfg(target_arch = "x86_64")]
+    if isa() == Isa::Avx2 {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::map_to_bytes(map, x, out) };
+    }
     let (x, out, mut sum) = wide::map_to_bytes(map, x, out);
     for (out, x) in out.iter_mut().zip(x) {
         let q = (map.on(*x).to_bits() & 127) as i32;
@@ -111,6 +125,11 @@ pub fn map_to_bytes(map: impl Map, x: &[f32], out: &mut [u8]) -> i32 {
 /// are of a byte.
 #[inline(always)]
 pub fn round_products(x: &[f32], y: &[f32], most: f32, out: &mut [i8]) {
+    #[cfg(target_arch = "x86_64")]
+    if isa() == Isa::Avx2 {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::round_products(x, y, most, out) };
+    }
     let (x, y, out) = wide::round_products(x, y, most, out);
     for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
         *out = rounded(x * y, most).to_bits() as i8;
@@ -125,6 +144,11 @@ fn rounded<T: Lanes>(x: T, most: f32) -> T {
 /// The least and the largest, 0 among them.
 #[inline(always)]
 pub fn range(x: &[f32]) -> (f32, f32) {
+    #[cfg(target_arch = "x86_64")]
+    if isa() >= Isa::Avx2 {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::range(x) };
+    }
     let (x, mut least, mut most) = wide::range(x);
     for x in x {
         (least, most) = (least.or_smaller(*x), most.or_larger(*x));
@@ -135,6 +159,11 @@ pub fn range(x: &[f32]) -> (f32, f32) {
 /// The largest; −∞ where there is none.
 #[inline(always)]
 pub fn largest(x: &[f32]) -> f32 {
+    #[cfg(target_arch = "x86_64")]
+    if isa() >= Isa::Avx2 {
+        // SAFETY: the processor has AVX2.
+        return unsafe { avx2::largest(x) };
+    }
     let (x, most) = wide::largest(x);
     x.iter().fold(most, |most, x| most.or_larger(*x))
 }
@@ -202,6 +231,9 @@ mod wide {
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wide;
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +266,10 @@ mod tests {
                 assert_eq!(f32::from(*q), (x * half).round_ties_even().clamp(-63.0, 63.0));
             }
             assert_eq!(range(&x), (0.0, most));
+            let mut with_others = x.clone();
+            with_others.extend([f32::NAN, -1.0, f32::NAN]);
+            assert_eq!(range(&with_others), (-1.0, most));
+            assert_eq!(largest(&with_others), if count == 0 { -1.0 } else { most });
             let below: Vec<f32> = x.iter().map(|x| -x).collect();
             assert_eq!(range(&below), (-most, 0.0));
             let least = below.iter().copied().fold(f32::NEG_INFINITY, f32::max);

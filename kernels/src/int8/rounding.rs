@@ -204,7 +204,7 @@ mod tests {
         // Inputs that always come together, as one.
         let same = Feedback::of(&[4.0; 9], 3).unwrap();
         let (integers, scales) = round_weight(&[0.3, -45.0, 1.7], 3, Some(&same));
-        assert_eq!((integers[1], scales), (-45, vec![1.0]));
+        assert!(integers[1] == -45 && (scales[0] - 1.0).abs() < 1e-6, "{integers:?} {scales:?}");
     }
 
     #[test]

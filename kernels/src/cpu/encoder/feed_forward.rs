@@ -64,23 +64,31 @@ impl<E: Element> Layer<E> {
             );
             let (before, normed, inverse) =
                 kept.unwrap_or((&mut *spare.0, &mut *spare.1, &mut *spare.2));
-            let padded_rows = count.next_multiple_of(E::kernel().rows);
+            // A block of integers goes through both products while it is in the second cache. Floats
+            // read wider panels, which are better read by many rows.
+            let together = if forward.is_exact() { BLOCK } else { count.max(1) };
+            let padded_rows = together.min(count).next_multiple_of(E::kernel().rows);
             let mut inner = room(padded_rows, wide, wide_ld);
-            forward.multiply(rounded, x_ld, count, |rows, first, products| {
-                let mut panel = Panel::new(products, columns, first, wide);
-                panel.exact = forward.is_exact();
-                let bias = &self.intermediate.bias;
-                let at = panel_at * (rows.start * panels_width + first * rows.len());
-                let before = &mut before[at..][..columns * rows.len()];
-                let inner = &mut inner[rows.start * wide_ld..];
-                activate(&panel, bias, self.activation, before, inner, wide_ld);
-            });
             let mut y = Buffer::<f32>::any(count * hidden);
-            let columns = out_forward.columns();
-            out_forward.multiply(&inner, wide_ld, count, |rows, first, products| {
-                let panel = Panel::new(products, columns, first, hidden);
-                store(&panel, &mut y[rows.start * hidden..], hidden);
-            });
+            let out_columns = out_forward.columns();
+            for start in (0..count).step_by(together) {
+                let here = together.min(count - start);
+                let x = &rounded[start * x_ld..];
+                forward.multiply(x, x_ld, here, |rows, first, products| {
+                    let mut panel = Panel::new(products, columns, first, wide);
+                    panel.exact = forward.is_exact();
+                    let bias = &self.intermediate.bias;
+                    let row = start + rows.start;
+                    let at = panel_at * (row * panels_width + first * rows.len());
+                    let before = &mut before[at..][..columns * rows.len()];
+                    let inner = &mut inner[rows.start * wide_ld..];
+                    activate(&panel, bias, self.activation, before, inner, wide_ld);
+                });
+                out_forward.multiply(&inner, wide_ld, here, |rows, first, products| {
+                    let panel = Panel::new(products, out_columns, first, hidden);
+                    store(&panel, &mut y[(start + rows.start) * hidden..], hidden);
+                });
+            }
             for (row, inverse) in inverse.iter_mut().enumerate() {
                 let at = row * hidden..(row + 1) * hidden;
                 add_norm::forward(

@@ -13,38 +13,6 @@ pub fn base<E: Element>() -> Kernel<E> {
 /// # Safety
 /// The product's bounds must hold.
 unsafe fn run<E: Element, const COLUMNS: usize>(product: &Raw<E>) {
-    // SAFETY: the caller's bounds.
-    unsafe { tiles::<E, COLUMNS>(product, |x, y, sum| sum + x * y) }
-}
-
-/// The kernel for f32 where there is AVX2.
-#[cfg(target_arch = "x86_64")]
-pub fn f32_avx2() -> Kernel<f32> {
-    Kernel { rows: ROWS, columns: 16, run: run_avx2::<f32>, hold: None }
-}
-
-/// The kernel for bf16 where there is AVX2 and no instruction for it.
-#[cfg(target_arch = "x86_64")]
-pub fn bf16_avx2() -> Kernel<crate::cpu::Bf16> {
-    Kernel { rows: ROWS, columns: 16, run: run_avx2::<crate::cpu::Bf16>, hold: None }
-}
-
-/// # Safety
-/// The processor must have AVX2 and FMA, and the product's bounds must hold.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run_avx2<E: Element>(product: &Raw<E>) {
-    // SAFETY: the caller's bounds.
-    unsafe { tiles::<E, 16>(product, |x, y, sum| x.mul_add(y, sum)) }
-}
-
-/// # Safety
-/// The product's bounds must hold.
-#[inline(always)]
-unsafe fn tiles<E: Element, const COLUMNS: usize>(
-    product: &Raw<E>,
-    multiply_add: impl Fn(f32, f32, f32) -> f32,
-) {
     let tile = |a: *const E, b: *const E, c: *mut f32| {
         let mut sums = [[0f32; COLUMNS]; ROWS];
         // SAFETY: a tile's bounds are within the product's.
@@ -66,7 +34,7 @@ unsafe fn tiles<E: Element, const COLUMNS: usize>(
                         for (i, sums) in sums.iter_mut().enumerate() {
                             let x = (*a.add(i * product.lda + k + e)).get();
                             for (sum, y) in sums.iter_mut().zip(columns) {
-                                *sum = multiply_add(x, y, *sum);
+                                *sum += x * y;
                             }
                         }
                     }

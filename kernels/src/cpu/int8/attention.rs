@@ -7,6 +7,7 @@ use super::weights::{quantise_columns, quantise_weights};
 use super::{Int8Panels, tile};
 use crate::cpu::Buffer;
 use crate::cpu::attention::Shape;
+use crate::cpu::gemm::prefetch;
 use crate::cpu::parallel::{for_each, pieces};
 
 /// Queries handled at once.
@@ -82,8 +83,19 @@ impl Head<'_> {
     }
 
     /// The context of as many first rows as there is room for, `[rows, head_dim]`.
+    ///
+    /// A row's part is a line or two in a page of its own, for which a processor that is not told of
+    /// it waits each time.
     fn forward(&self, out: &mut [f32]) {
         let (n, d, ld) = (self.n, self.head_dim, 3 * self.hidden);
+        if n > QUERIES {
+            for (part, count) in [(1, n), (0, out.len() / d), (2, n)] {
+                (0..count).for_each(|row| prefetch(self.row(part, row)));
+            }
+        } else if self.first == 0 {
+            // All heads' parts stay in the second cache.
+            prefetch(self.qkv);
+        }
         let mut integers = vec![0i8; n * d];
         let keys = (0..n).zip(integers.chunks_exact_mut(d));
         let scales: Vec<f32> =
