@@ -3,7 +3,7 @@
 use std::arch::wasm32::*;
 use std::ops::{Add, Div, Mul, Sub};
 
-use super::{Constant, Lanes, Map, constant, rounded};
+use super::{Constant, Lanes, Map, rounded};
 
 /// Four numbers.
 #[derive(Clone, Copy)]
