@@ -44,9 +44,9 @@ impl Int8Panels {
         let mut panels = Self::empty(tile);
         panels.reset(scales, inputs);
         let mut integers = vec![0; inputs];
-        for output in 0..scales.len() {
+        for (output, scale) in scales.iter().enumerate() {
             row(output, &mut integers);
-            panels.put(output, &integers, scales[output]);
+            panels.put(output, &integers, *scale);
         }
         panels
     }
