@@ -114,6 +114,26 @@ fn a_bundle_answers_as_its_checkpoint() {
 }
 
 #[test]
+fn integers_are_rounded_with_training_texts_where_they_are() {
+    let project = Project::new(200);
+    project.train("run", &["epochs=1", "lr=1e-3"]).ok();
+    let weights = |options: &[&str]| {
+        let said = project.run(&[&["export", "run", "--out", "bundle"], options].concat()).ok();
+        (project.read("bundle/model.safetensors"), said.err)
+    };
+    let (looked, said) = weights(&[]);
+    assert!(!said.contains("without training texts"), "{said}");
+    assert!(weights(&[]).0 == looked, "the same texts give the same integers");
+    assert!(weights(&["--threads", "1"]).0 == looked, "and so does one thread");
+    let (alone, _) = weights(&["--calibrate", "0"]);
+    assert!(alone != looked);
+    std::fs::remove_file(project.path("data.csv")).unwrap();
+    let (without, said) = weights(&[]);
+    assert!(said.contains("rounded without training texts") && said.contains("data.csv"), "{said}");
+    assert!(without == alone);
+}
+
+#[test]
 fn integers_answer_the_same_on_every_processor_and_beside_any_neighbour() {
     let project = Project::new(60);
     project.train("run", &["epochs=1", "lr=1e-3"]).ok();
