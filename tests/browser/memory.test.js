@@ -9,8 +9,8 @@ import { SITE, launch, manifest, openEmbedding, serve, siteWithEmbedding, watche
 const MB = 1e6;
 /** The weights as the engine computes with them: floats of 32 bits; integers in a byte each, but the word table as it is stored. */
 const UNPACKED_BYTES = unpackedBytes();
-/** How much memory the engine may take for them. */
-const MOST = 1.6;
+/** How much memory the engine may take for them. Of integers, the tokenizer's words are a third of what comes on top. */
+const MOST = manifest.precision === 'int8' ? 1.8 : 1.6;
 const BOOK = 'The story goes on and on, and nobody knows how it will end. '.repeat(100_000 / 12);
 
 function unpackedBytes() {
