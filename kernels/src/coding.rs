@@ -91,7 +91,7 @@ impl CodedShape {
 pub struct CodedMatrix {
     shape: CodedShape,
     models: Vec<Model>,
-    /// The bytes as they came; what is not words lies before `words`.
+    /// The bytes as they came.
     bytes: Vec<u8>,
     /// Where the rows' models begin.
     row_models: usize,
@@ -155,7 +155,8 @@ impl CodedMatrix {
         let mut starts = Vec::with_capacity(shape.blocks() + 1);
         starts.push(end as u32);
         for length in of_blocks.as_chunks().0 {
-            end += 2 * usize::from(u16::from_le_bytes(*length));
+            // In a page a number of 32 bits would go round.
+            end = end.saturating_add(2 * usize::from(u16::from_le_bytes(*length)));
             starts.push(end as u32);
         }
         if end != bytes.len() || u32::try_from(end).is_err() {
@@ -167,11 +168,6 @@ impl CodedMatrix {
     /// Rows and columns.
     pub fn shape(&self) -> CodedShape {
         self.shape
-    }
-
-    /// The coded bytes.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
     }
 
     fn rows_of(&self, block: usize) -> std::ops::Range<usize> {

@@ -13,6 +13,8 @@ pub(super) const WORD_TABLE: &str = "bert.embeddings.word_embeddings.weight";
 
 /// Rows of a linear layer's weight that are coded together. They are read once, all of them; a block costs some bytes.
 const LINEAR_BLOCK: usize = 16;
+/// The most integers of a block of several rows: at 12 bits each they fit the 65,535 words that a block may have.
+const MOST_IN_BLOCK: usize = 87_000;
 
 /// Whether a tensor of this name may be coded: the word table, and the encoder's linear layers.
 pub(super) fn is_coded(name: &str) -> bool {
@@ -27,7 +29,8 @@ pub(super) fn is_linear(name: &str) -> bool {
 }
 
 fn shape_of(name: &str, shape: &[usize]) -> CodedShape {
-    let block = if name == WORD_TABLE { 1 } else { LINEAR_BLOCK };
+    let together = (MOST_IN_BLOCK / shape[1].max(1)).clamp(1, LINEAR_BLOCK);
+    let block = if name == WORD_TABLE { 1 } else { together };
     CodedShape { rows: shape[0], columns: shape[1], block }
 }
 
