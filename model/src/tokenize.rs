@@ -7,15 +7,15 @@ mod added;
 mod bert;
 #[cfg(feature = "tokenizer-json")]
 mod json;
+mod vocabulary;
 
-use ahash::AHashMap;
 use serde::{Deserialize, Serialize};
 use tokenizers::AddedToken;
-use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 
 use crate::{ModelError, Result};
 use bert::BertTokenizer;
+use vocabulary::Vocabulary;
 
 #[derive(Clone)]
 enum Inner {
@@ -38,7 +38,8 @@ impl TextTokenizer {
     /// # Errors
     /// [`ModelError::Tokenizer`] when it is malformed.
     pub fn from_compact(bytes: &[u8]) -> Result<Self> {
-        Self::from_word_piece(CompactTokenizer::parse(bytes)?)
+        let (settings, lines) = CompactTokenizer::read(bytes)?;
+        Self::from_word_piece(&settings, lines)
     }
 
     /// From `vocab.txt` alone, as BERT's first checkpoints came.
@@ -46,7 +47,8 @@ impl TextTokenizer {
     /// # Errors
     /// [`ModelError::Tokenizer`] when it is not UTF-8 or lacks a special token.
     pub fn from_vocab_txt(bytes: &[u8], lowercase: bool) -> Result<Self> {
-        Self::from_word_piece(CompactTokenizer::from_vocab_txt(bytes, lowercase)?)
+        let compact = CompactTokenizer::from_vocab_txt(bytes, lowercase)?;
+        Self::from_word_piece(&compact.settings, &compact.lines)
     }
 
     /// From `tokenizer.json`, of any kind that frames a text with one token before and one after.
@@ -69,17 +71,13 @@ impl TextTokenizer {
         Ok(Self { inner: Inner::Any(Box::new(tokenizer)), cls, sep })
     }
 
-    fn from_word_piece(compact: CompactTokenizer) -> Result<Self> {
-        let CompactTokenizer { settings, vocabulary } = compact;
-        let ids = ids(vocabulary);
-        let id_of = |token: &str| {
-            ids.get(token).copied().ok_or_else(|| {
-                ModelError::Tokenizer(format!("special token {token:?} is not in the vocabulary"))
-            })
-        };
-        let (cls, sep) = (id_of(&settings.cls_token)?, id_of(&settings.sep_token)?);
-        id_of(&settings.unk_token)?;
-        let tokenizer = BertTokenizer::new(&settings, ids)?;
+    fn from_word_piece(settings: &WordPieceSettings, lines: &str) -> Result<Self> {
+        let WordPieceSettings { unk_token, continuing_subword_prefix: prefix, .. } = settings;
+        let longest_word = settings.max_input_chars_per_word;
+        let vocabulary = Vocabulary::new(lines, prefix, unk_token, longest_word)?;
+        let (cls, sep) =
+            (vocabulary.special(&settings.cls_token)?, vocabulary.special(&settings.sep_token)?);
+        let tokenizer = BertTokenizer::new(settings, vocabulary)?;
         Ok(Self { inner: Inner::Bert(Box::new(tokenizer)), cls, sep })
     }
 
@@ -140,11 +138,6 @@ impl TextTokenizer {
     }
 }
 
-/// Tokens' ids are their places in the vocabulary.
-fn ids(vocabulary: Vec<String>) -> AHashMap<String, u32> {
-    vocabulary.into_iter().enumerate().map(|(id, token)| (token, id as u32)).collect()
-}
-
 fn other(error: tokenizers::Error) -> ModelError {
     ModelError::Tokenizer(error.to_string())
 }
@@ -164,23 +157,12 @@ struct WordPieceSettings {
     added_tokens: Vec<AddedToken>,
 }
 
-impl WordPieceSettings {
-    fn model(&self, ids: AHashMap<String, u32>) -> Result<WordPiece> {
-        WordPiece::builder()
-            .vocab(ids)
-            .unk_token(self.unk_token.clone())
-            .continuing_subword_prefix(self.continuing_subword_prefix.clone())
-            .max_input_chars_per_word(self.max_input_chars_per_word)
-            .build()
-            .map_err(other)
-    }
-}
-
 /// A WordPiece tokenizer as data.
 #[derive(Debug, Clone)]
 pub struct CompactTokenizer {
     settings: WordPieceSettings,
-    vocabulary: Vec<String>,
+    /// The vocabulary, a token a line, by id.
+    lines: String,
 }
 
 impl CompactTokenizer {
@@ -189,6 +171,11 @@ impl CompactTokenizer {
     /// # Errors
     /// [`ModelError::Tokenizer`] when it is malformed.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let (settings, lines) = Self::read(bytes)?;
+        Ok(Self { settings, lines: lines.to_string() })
+    }
+
+    fn read(bytes: &[u8]) -> Result<(WordPieceSettings, &str)> {
         let text = std::str::from_utf8(bytes)
             .map_err(|e| ModelError::Tokenizer(format!("not UTF-8: {e}")))?;
         let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
@@ -200,8 +187,7 @@ impl CompactTokenizer {
                 settings.format
             )));
         }
-        let vocabulary = rest.split_terminator('\n').map(str::to_string).collect();
-        Ok(Self { settings, vocabulary })
+        Ok((settings, rest))
     }
 
     /// The text of `tokenizer.txt`.
@@ -209,10 +195,7 @@ impl CompactTokenizer {
         let mut text = serde_json::to_string(&self.settings)
             .map_err(|e| ModelError::Tokenizer(e.to_string()))?;
         text.push('\n');
-        for token in &self.vocabulary {
-            text.push_str(token);
-            text.push('\n');
-        }
+        text.push_str(&self.lines);
         Ok(text)
     }
 
@@ -223,11 +206,11 @@ impl CompactTokenizer {
     pub fn from_vocab_txt(bytes: &[u8], lowercase: bool) -> Result<Self> {
         let text = std::str::from_utf8(bytes)
             .map_err(|e| ModelError::Tokenizer(format!("vocab.txt is not UTF-8: {e}")))?;
-        let vocabulary: Vec<String> =
-            text.lines().map(|line| line.trim_end_matches('\r').to_string()).collect();
+        let lines: String =
+            text.lines().flat_map(|line| [line.trim_end_matches('\r'), "\n"]).collect();
         let added_tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
             .into_iter()
-            .filter(|token| vocabulary.iter().any(|entry| entry == token))
+            .filter(|token| lines.split_terminator('\n').any(|entry| entry == *token))
             .map(|token| AddedToken::from(token, true))
             .collect();
         let settings = WordPieceSettings {
@@ -241,7 +224,7 @@ impl CompactTokenizer {
             max_input_chars_per_word: 100,
             added_tokens,
         };
-        Ok(Self { settings, vocabulary })
+        Ok(Self { settings, lines })
     }
 
     /// From `tokenizer.json`.

@@ -71,10 +71,12 @@ static POOL: Pool = Pool(Mutex::new(Vec::new()));
 /// Below this the allocator is as fast.
 const SMALL: usize = 64;
 
-/// So many times as large as what is asked for is far too large. In a page memory is never given
-/// back, so there anything is used that fits: as the smallest is taken, a text asks for no more
-/// arrays than a longer one before it.
-const TOO_LARGE: usize = if cfg!(target_family = "wasm") { usize::MAX } else { 4 };
+/// There memory is never given back to the system.
+const IN_A_PAGE: bool = cfg!(target_family = "wasm");
+
+/// So many times as large as what is asked for is far too large. In a page anything is used that
+/// fits: as the smallest is taken, a text asks for no more arrays than a longer one before it.
+const TOO_LARGE: usize = if IN_A_PAGE { usize::MAX } else { 4 };
 
 impl Pool {
     fn take(&self, len: usize) -> Vec<Line> {
@@ -86,8 +88,10 @@ impl Pool {
         // One that is far too large is left to others.
         let most = len.saturating_mul(TOO_LARGE);
         if waiting.get(best).is_none_or(|array| array.capacity() > most) {
-            // The one next below gives way, so that not every size that ever was is kept.
-            let dropped = best.checked_sub(1).map(|below| waiting.remove(below));
+            // The one next below gives way, so that not every size that ever was is kept. In a page
+            // all do: side by side they may be room for this one, which memory then need not grow for.
+            let first = if IN_A_PAGE { 0 } else { best.saturating_sub(1) };
+            let dropped: Vec<_> = waiting.drain(first..best).collect();
             drop(waiting);
             drop(dropped);
             return vec![Line::zeroed(); len];

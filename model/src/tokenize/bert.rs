@@ -1,16 +1,15 @@
 //! BERT's tokenizer, put together of the tokenizers crate's parts: added tokens, normalizer,
 //! words, pieces of words.
 
-use ahash::AHashMap;
-use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{
-    Model, NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString,
-    PreTokenizer, Result,
+    NormalizedString, Normalizer, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer,
+    Result,
 };
 
 use super::added::AddedTokens;
+use super::vocabulary::Vocabulary;
 use super::{WordPieceSettings, other};
 use crate::ModelError;
 
@@ -22,18 +21,18 @@ pub(super) struct BertTokenizer {
     /// Found in the normalized text.
     added_to_normalized: AddedTokens,
     normalizer: BertNormalizer,
-    model: WordPiece,
+    vocabulary: Vocabulary,
 }
 
 impl BertTokenizer {
     pub fn new(
         settings: &WordPieceSettings,
-        ids: AHashMap<String, u32>,
+        vocabulary: Vocabulary,
     ) -> std::result::Result<Self, ModelError> {
         let normalizer = settings.normalizer;
         let [mut added, mut added_to_normalized] = [AddedTokens::default(), AddedTokens::default()];
         for token in settings.added_tokens.iter().cloned() {
-            let id = ids.get(&token.content).copied().ok_or_else(|| {
+            let id = vocabulary.id(&token.content).ok_or_else(|| {
                 ModelError::Tokenizer(format!("added token {:?} has no id", token.content))
             })?;
             if token.normalized {
@@ -44,8 +43,7 @@ impl BertTokenizer {
                 added.add(token.content.clone(), id, token);
             }
         }
-        let model = settings.model(ids)?;
-        Ok(Self { added, added_to_normalized, normalizer, model })
+        Ok(Self { added, added_to_normalized, normalizer, vocabulary })
     }
 
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
@@ -70,8 +68,9 @@ impl BertTokenizer {
     fn encode_words(&self, text: &str, ids: &mut Vec<u32>) -> Result<()> {
         let mut words = PreTokenizedString::from(text);
         BertPreTokenizer.pre_tokenize(&mut words)?;
+        let mut piece = String::new();
         for (word, ..) in words.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-            ids.extend(self.model.tokenize(word)?.iter().map(|token| token.id));
+            self.vocabulary.cut(word, &mut piece, ids);
         }
         Ok(())
     }
@@ -82,6 +81,6 @@ impl BertTokenizer {
     }
 
     pub fn vocab_size(&self) -> usize {
-        self.model.get_vocab_size()
+        self.vocabulary.len()
     }
 }

@@ -1,5 +1,6 @@
 //! `tokenizer.json` to the compact form and back.
 
+use ahash::AHashMap;
 use tokenizers::TokenizerImpl;
 use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
 use tokenizers::models::wordpiece::WordPiece;
@@ -93,7 +94,8 @@ pub(super) fn compact(bytes: &[u8]) -> Result<CompactTokenizer> {
         max_input_chars_per_word: model.max_input_chars_per_word,
         added_tokens: file.added_tokens.into_iter().map(|added| added.token).collect(),
     };
-    Ok(CompactTokenizer { settings, vocabulary })
+    let lines = vocabulary.iter().flat_map(|token| [token.as_str(), "\n"]).collect();
+    Ok(CompactTokenizer { settings, lines })
 }
 
 impl CompactTokenizer {
@@ -102,9 +104,17 @@ impl CompactTokenizer {
     /// # Errors
     /// [`ModelError::Tokenizer`] when a special token is not in the vocabulary.
     pub fn to_tokenizer_json(&self) -> Result<String> {
-        let TextTokenizer { cls, sep, .. } = TextTokenizer::from_word_piece(self.clone())?;
-        let CompactTokenizer { settings, vocabulary } = self.clone();
-        let mut whole = WholeTokenizer::new(settings.model(ids(vocabulary))?);
+        let CompactTokenizer { settings, lines } = self.clone();
+        let TextTokenizer { cls, sep, .. } = TextTokenizer::from_word_piece(&settings, &lines)?;
+        // Tokens' ids are their places in the vocabulary.
+        let tokens = lines.split_terminator('\n').zip(0u32..);
+        let ids: AHashMap<_, _> = tokens.map(|(token, id)| (token.to_string(), id)).collect();
+        let model = WordPiece::builder()
+            .vocab(ids)
+            .unk_token(settings.unk_token)
+            .continuing_subword_prefix(settings.continuing_subword_prefix)
+            .max_input_chars_per_word(settings.max_input_chars_per_word);
+        let mut whole = WholeTokenizer::new(model.build().map_err(other)?);
         whole.with_normalizer(Some(settings.normalizer)).map_err(other)?;
         whole.with_pre_tokenizer(Some(BertPreTokenizer));
         whole.add_tokens(settings.added_tokens).map_err(other)?;

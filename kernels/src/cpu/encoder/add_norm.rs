@@ -3,6 +3,7 @@
 //! Ba, Kiros and Hinton, Layer normalization (2016).
 
 use crate::Dropout;
+use crate::cpu::parallel::Runs;
 use crate::cpu::{Buffer, Element, dispatch};
 use crate::gradients::GradientSlot;
 
@@ -31,6 +32,39 @@ impl<E: Element> SavedNorm<E> {
     /// Room for so many rows.
     pub fn new(rows: usize, width: usize) -> Self {
         Self { normed: Buffer::any(rows * width), inverse: Buffer::any(rows) }
+    }
+
+    /// Each run's part.
+    pub fn cut(&mut self, runs: Runs) -> Vec<NormRun<'_, E>> {
+        let width = self.normed.len() / self.inverse.len().max(1);
+        let normed = runs.cut(&mut self.normed, width).into_iter();
+        let parts = normed.zip(runs.cut(&mut self.inverse, 1));
+        parts.map(|(normed, inverse)| NormRun::Kept { normed, inverse, width }).collect()
+    }
+}
+
+/// A run's part of [`SavedNorm`], or room for one row of it where nobody looks at it again.
+pub enum NormRun<'a, E: Element> {
+    /// Rows of `width`.
+    Kept { normed: &'a mut [E], inverse: &'a mut [f32], width: usize },
+    /// One row.
+    Spare(Buffer<E>, f32),
+}
+
+impl<E: Element> NormRun<'_, E> {
+    /// Room for one row.
+    pub fn spare(width: usize) -> Self {
+        Self::Spare(Buffer::any(width), 0.0)
+    }
+
+    /// The room for a row.
+    pub fn row(&mut self, row: usize) -> (&mut [E], &mut f32) {
+        match self {
+            Self::Kept { normed, inverse, width } => {
+                (&mut normed[row * *width..][..*width], &mut inverse[row])
+            }
+            Self::Spare(normed, inverse) => (normed, inverse),
+        }
     }
 }
 

@@ -1,11 +1,10 @@
 //! Attention between its two linear layers, with residual and norm.
 
-use super::add_norm::{self, SavedNorm};
+use super::add_norm::{self, NormRun, SavedNorm};
 use super::elementwise::{Panel, add_bias, add_to, column_sums, store};
 use super::linear::{Operands, ld, multiply, room};
 use super::{Layer, LayerDropout, Rows};
 use crate::cpu::attention::{self, Queries, Shape};
-use crate::cpu::pack::round_rows;
 use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
 use crate::cpu::{Buffer, Element, int8};
 
@@ -45,19 +44,22 @@ impl<E: Element> Layer<E> {
     ) -> (Buffer<f32>, Option<SavedAttention<E>>) {
         let hidden = self.hidden();
         let (tokens, x_ld) = (rows.sequences.tokens(), ld::<E>(hidden));
-        let mut rounded = room(tokens, hidden, x_ld);
-        let mut qkv = Buffer::any(tokens * 3 * hidden);
         let (weight, out_weight) = (self.qkv.weight.read(), self.attention_output.weight.read());
         let (forward, out_forward) = (&weight.forward, &out_weight.forward);
-        let runs = forward.runs(tokens);
-        let tasks = runs.cut(&mut rounded, x_ld).into_iter();
-        let tasks = tasks.zip(runs.cut(&mut qkv, 3 * hidden)).collect();
+        // Nothing but the backward pass looks at these again.
+        let kept = |rows| if keep { rows } else { 0 };
+        let mut rounded = room(kept(tokens), hidden, x_ld);
+        let mut qkv = Buffer::any(tokens * 3 * hidden);
+        let (runs, kept_runs) = (forward.runs(tokens), forward.runs(kept(tokens)));
+        let mut rounded_runs = kept_runs.cut(&mut rounded, x_ld).into_iter();
+        let tasks = runs.cut(&mut qkv, 3 * hidden).into_iter();
+        let tasks = tasks.map(|qkv| (qkv, rounded_runs.next())).collect();
         let (columns, exact) = (forward.columns(), forward.is_exact());
-        for_each(tasks, |index, (rounded, qkv): (&mut [E], &mut [E])| {
-            let count = rounded.len() / x_ld;
-            let first_row = runs.row(index);
-            round_rows(&x[first_row * hidden..][..count * hidden], hidden, x_ld, rounded);
-            forward.multiply(rounded, x_ld, count, |rows, first, products| {
+        for_each(tasks, |index, (qkv, kept): (&mut [E], Option<&mut [E]>)| {
+            let count = qkv.len() / (3 * hidden);
+            let x = &x[runs.row(index) * hidden..][..count * hidden];
+            let x = forward.operand(x, hidden, kept);
+            forward.multiply(&x, x_ld, count, |rows, first, products| {
                 let panel = Panel::new(products, columns, first, 3 * hidden);
                 let qkv = &mut qkv[rows.start * 3 * hidden..];
                 add_bias(&panel, &self.qkv.bias, qkv, 3 * hidden);
@@ -71,17 +73,18 @@ impl<E: Element> Layer<E> {
             Some(_) => Buffer::any(0),
             None => attention::forward(&qkv, shape),
         };
+        // What comes next may have their memory.
+        let qkv = if keep { qkv } else { Buffer::any(0) };
         let out_rows = shape.rows();
         let chosen = rows.chosen();
         let mut out = Buffer::<f32>::any(out_rows * hidden);
-        let mut norm = SavedNorm::new(out_rows, hidden);
-        let runs = out_forward.runs(out_rows);
+        let mut norm = SavedNorm::new(kept(out_rows), hidden);
+        let (runs, kept_runs) = (out_forward.runs(out_rows), out_forward.runs(kept(out_rows)));
+        let mut norm_runs = norm.cut(kept_runs).into_iter();
         let tasks = runs.cut(&mut out, hidden).into_iter();
-        let tasks = tasks.zip(runs.cut(&mut norm.normed, hidden));
-        let tasks = tasks.zip(runs.cut(&mut norm.inverse, 1)).collect();
-        type Task<'a, E> = ((&'a mut [f32], &'a mut [E]), &'a mut [f32]);
-        for_each(tasks, |index, ((out, normed), inverse): Task<'_, E>| {
-            let count = inverse.len();
+        let tasks = tasks.map(|out| (out, norm_runs.next())).collect();
+        for_each(tasks, |index, (out, norm): (&mut [f32], Option<NormRun<'_, E>>)| {
+            let count = out.len() / hidden;
             let first_row = runs.row(index);
             let mut gathered = Buffer::any(if exact { count * hidden } else { 0 });
             let context = match &by_head {
@@ -98,9 +101,11 @@ impl<E: Element> Layer<E> {
                 let panel = Panel::new(products, columns, first, hidden);
                 store(&panel, &mut y[rows.start * hidden..], hidden);
             });
-            for (row, inverse) in inverse.iter_mut().enumerate() {
+            let mut norm = norm.unwrap_or_else(|| NormRun::spare(hidden));
+            for row in 0..count {
                 let from = chosen.as_ref().map_or(first_row + row, |rows| rows[first_row + row]);
                 let at = row * hidden..(row + 1) * hidden;
+                let (normed, inverse) = norm.row(row);
                 add_norm::forward(
                     &mut y[at.clone()],
                     &self.attention_output.bias,
@@ -108,8 +113,8 @@ impl<E: Element> Layer<E> {
                     drop.attention_output,
                     ((first_row + row) * hidden) as u64,
                     &self.attention_norm,
-                    &mut out[at.clone()],
-                    &mut normed[at],
+                    &mut out[at],
+                    normed,
                     inverse,
                 );
             }

@@ -1,12 +1,11 @@
 //! The two linear layers of a token's own, with residual and norm.
 
 use super::Layer;
-use super::add_norm::{self, SavedNorm};
+use super::add_norm::{self, NormRun, SavedNorm};
 use super::attention_block::finish;
 use super::elementwise::{Panel, activate, activate_backward, add_to, store};
 use super::linear::{Operands, ld, multiply, room, spread_ld};
 use crate::Dropout;
-use crate::cpu::pack::round_rows;
 use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
 use crate::cpu::{Buffer, Element};
 
@@ -35,35 +34,32 @@ impl<E: Element> Layer<E> {
         let (forward, out_forward) = (&weight.forward, &out_weight.forward);
         let columns = forward.columns();
         let mut out = Buffer::<f32>::any(rows * hidden);
-        let mut rounded = room(rows, hidden, x_ld);
         // Nothing but the backward pass looks at these again.
         let kept = if keep { rows } else { 0 };
+        let mut rounded = room(kept, hidden, x_ld);
         let panels_width = forward.count() * columns;
         let mut before = Buffer::any(kept * panels_width);
         let mut norm = SavedNorm::new(kept, hidden);
         let (runs, kept_runs) = (forward.runs(rows), forward.runs(kept));
+        let mut rounded_runs = kept_runs.cut(&mut rounded, x_ld).into_iter();
         let mut before_runs = kept_runs.cut(&mut before, panels_width).into_iter();
-        let mut normed_runs = kept_runs.cut(&mut norm.normed, hidden).into_iter();
-        let mut inverse_runs = kept_runs.cut(&mut norm.inverse, 1).into_iter();
-        let mut kept_run =
-            || Some((before_runs.next()?, normed_runs.next()?, inverse_runs.next()?));
-        let tasks = runs.cut(&mut out, hidden).into_iter().zip(runs.cut(&mut rounded, x_ld));
-        let tasks = tasks.map(|(out, rounded)| (out, rounded, kept_run())).collect();
-        type Kept<'a, E> = Option<(&'a mut [E], &'a mut [E], &'a mut [f32])>;
-        for_each(tasks, |index, (out, rounded, kept): (&mut [f32], &mut [E], Kept<'_, E>)| {
+        let mut norm_runs = norm.cut(kept_runs).into_iter();
+        let mut kept_run = || Some((rounded_runs.next()?, before_runs.next()?, norm_runs.next()?));
+        let tasks = runs.cut(&mut out, hidden).into_iter();
+        let tasks = tasks.map(|out| (out, kept_run())).collect();
+        type Kept<'a, E> = Option<(&'a mut [E], &'a mut [E], NormRun<'a, E>)>;
+        for_each(tasks, |index, (out, kept): (&mut [f32], Kept<'_, E>)| {
             let count = out.len() / hidden;
             let first_row = runs.row(index);
             let x = &x[first_row * hidden..][..count * hidden];
-            round_rows(x, hidden, x_ld, rounded);
             // What went into the activation is kept, or passes through one panel's room.
-            let (spare, panel_at) = if kept.is_none() { (count, 0) } else { (0, 1) };
-            let mut spare = (
-                Buffer::any(spare.min(BLOCK) * columns),
-                Buffer::any(spare * hidden),
-                Buffer::any(spare),
-            );
-            let (before, normed, inverse) =
-                kept.unwrap_or((&mut *spare.0, &mut *spare.1, &mut *spare.2));
+            let (spare, panel_at) = if kept.is_none() { (count.min(BLOCK), 0) } else { (0, 1) };
+            let mut spare = Buffer::any(spare * columns);
+            let (rounded, before, mut norm) = match kept {
+                Some((rounded, before, norm)) => (Some(rounded), before, norm),
+                None => (None, &mut *spare, NormRun::spare(hidden)),
+            };
+            let rounded = forward.operand(x, hidden, rounded);
             // A block of integers goes through both products while it is in the second cache. Floats
             // read wider panels, which are better read by many rows.
             let together = if forward.is_exact() { BLOCK } else { count.max(1) };
@@ -89,8 +85,9 @@ impl<E: Element> Layer<E> {
                     store(&panel, &mut y[(start + rows.start) * hidden..], hidden);
                 });
             }
-            for (row, inverse) in inverse.iter_mut().enumerate() {
+            for row in 0..count {
                 let at = row * hidden..(row + 1) * hidden;
+                let (normed, inverse) = norm.row(row);
                 add_norm::forward(
                     &mut y[at.clone()],
                     &self.output.bias,
@@ -98,8 +95,8 @@ impl<E: Element> Layer<E> {
                     drop,
                     ((first_row + row) * hidden) as u64,
                     &self.output_norm,
-                    &mut out[at.clone()],
-                    &mut normed[at],
+                    &mut out[at],
+                    normed,
                     inverse,
                 );
             }

@@ -7,7 +7,7 @@ use super::packed_weight::PackedWeight;
 use crate::cpu::adamw::squares_of;
 use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS, Product, prefetch};
 use crate::cpu::int8::Int8Panels;
-use crate::cpu::pack::{Panels, rows_to_columns, rows_to_panels};
+use crate::cpu::pack::{Panels, round_rows, rows_to_columns, rows_to_panels};
 use crate::cpu::parallel::{BLOCK, Runs, for_each, pieces, threads};
 use crate::cpu::{Buffer, Element, element::padded};
 use crate::gradients::GradientSlot;
@@ -61,6 +61,30 @@ impl<E: Element> Forward<E> {
         match self {
             Self::Float(_) => Runs::of(rows),
             Self::Int8(_) => Runs::of_independent(rows),
+        }
+    }
+
+    /// Rows of floats `[count, width]` as [`Self::multiply`] reads them, [`ld`] apart: rounded, into
+    /// `kept` where the backward pass reads them too. Integers are made of the floats themselves.
+    pub fn operand<'a>(
+        &self,
+        x: &'a [f32],
+        width: usize,
+        kept: Option<&'a mut [E]>,
+    ) -> Rows<'a, E> {
+        let x_ld = ld::<E>(width);
+        match (self, kept) {
+            // They are for f32 alone, so nothing is converted.
+            (Self::Int8(_), None) if x_ld == width => Rows::Borrowed(bytemuck::cast_slice(x)),
+            (_, Some(kept)) => {
+                round_rows(x, width, x_ld, kept);
+                Rows::Borrowed(kept)
+            }
+            (_, None) => {
+                let mut rounded = room(x.len() / width.max(1), width, x_ld);
+                round_rows(x, width, x_ld, &mut rounded);
+                Rows::Owned(rounded)
+            }
         }
     }
 
