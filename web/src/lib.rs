@@ -22,9 +22,12 @@ use error::{bundle_error, engine_error, misuse};
 #[wasm_bindgen]
 pub struct Bundle {
     arrival: Arrival,
-    /// A chunk on this side of the boundary.
-    chunk: Vec<u8>,
+    /// A piece of a chunk on this side of the boundary.
+    piece: Vec<u8>,
 }
+
+/// What is taken over at once: memory that a large chunk asks for would never be given back.
+const PIECE_BYTES: u32 = 1 << 16;
 
 #[wasm_bindgen]
 impl Bundle {
@@ -36,7 +39,8 @@ impl Bundle {
     pub fn new(manifest: &[u8]) -> Result<Bundle, JsValue> {
         error::keep_panic_messages();
         let manifest = Manifest::parse(manifest).map_err(bundle_error)?;
-        Ok(Bundle { arrival: Arrival::new(manifest).map_err(bundle_error)?, chunk: Vec::new() })
+        let arrival = Arrival::new(manifest).map_err(bundle_error)?;
+        Ok(Bundle { arrival, piece: vec![0; PIECE_BYTES as usize] })
     }
 
     /// Takes the next bytes of a file, by its name in the manifest.
@@ -44,9 +48,13 @@ impl Bundle {
     /// # Errors
     /// When the file is longer than the manifest says.
     pub fn receive(&mut self, name: &str, chunk: &Uint8Array) -> Result<(), JsValue> {
-        self.chunk.resize(chunk.length() as usize, 0);
-        chunk.copy_to(&mut self.chunk);
-        self.arrival.receive(name, &self.chunk).map_err(bundle_error)
+        for start in (0..chunk.length()).step_by(PIECE_BYTES as usize) {
+            let from = chunk.subarray(start, chunk.length().min(start.saturating_add(PIECE_BYTES)));
+            let piece = &mut self.piece[..from.length() as usize];
+            from.copy_to(piece);
+            self.arrival.receive(name, piece).map_err(bundle_error)?;
+        }
+        Ok(())
     }
 }
 

@@ -103,12 +103,12 @@ const cases = {
     for (const file of filesToLoad()) {
       await twinOf(file, job.twins, (name) => say(`compressing ${name} (once: a large one takes minutes)`));
     }
-    for (const { name, url } of job.pages) found[name] = { ...(await load(server, url, undefined)), ms: {} };
+    for (const page of job.pages) found[page.name] = { ...(await load(server, page, undefined)), ms: {} };
     for (const { name, megabits } of job.lines) {
       for (let round = 0; round < job.rounds; round++) {
         for (const page of job.pages) {
           if (page.untimed) continue;
-          const { ms, label, wire } = await load(server, page.url, megabits);
+          const { ms, label, wire } = await load(server, page, megabits);
           if (label !== found[page.name].label) throw new Error(`${page.name} answers ${label}, then ${found[page.name].label}`);
           (found[page.name].ms[name] ??= []).push(ms);
           say(`cold, ${name}, round ${round + 1} of ${job.rounds}: ${page.name}: ${(ms / 1000).toFixed(2)} s, ${wire.toLocaleString('en')} bytes`);
@@ -164,10 +164,10 @@ const cases = {
 
 /**
  * @param {Awaited<ReturnType<typeof serve>>} server
- * @param {string} url
+ * @param {{url: string, asTheyCome?: boolean}} visited
  * @param {number | undefined} megabits
  */
-async function load(server, url, megabits) {
+async function load(server, { url, asTheyCome }, megabits) {
   const browser = await launch();
   try {
     const page = await browser.newPage();
@@ -175,7 +175,7 @@ async function load(server, url, megabits) {
     /** @type {Promise<never>} */
     const failed = new Promise((_, reject) => page.on('pageerror', (error) => reject(new Error(`${url}: ${error}`))));
     failed.catch(() => {});
-    server.begin(megabits);
+    server.begin(megabits, asTheyCome);
     await page.goto(server.origin + url);
     const answered = url.startsWith('/site/') ? firstLabelOfSite(page) : page.waitForFunction(() => /** @type {any} */ (window).answered).then((handle) => handle.jsonValue());
     const { label, ms } = await Promise.race([answered, failed]);

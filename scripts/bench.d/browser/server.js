@@ -86,6 +86,7 @@ export async function startServer({ mounts, twins }) {
   let answers = [];
   /** @type {Line | undefined} */
   let line;
+  let asTheyCome = false;
   let wire = 0;
 
   /** @param {string} pathname */
@@ -112,7 +113,7 @@ export async function startServer({ mounts, twins }) {
     }
     let body = fs.readFileSync(file);
     const bytes = body.length;
-    if (twins && /\bbr\b/.test(String(request.headers['accept-encoding']))) {
+    if (twins && !asTheyCome && /\bbr\b/.test(String(request.headers['accept-encoding']))) {
       const { twin, compressed } = await twinOf(file, twins);
       if (compressed < WORTH * bytes) {
         body = fs.readFileSync(twin);
@@ -149,8 +150,13 @@ export async function startServer({ mounts, twins }) {
   return {
     origin: `http://localhost:${port}`,
 
-    /** Starts counting anew, over a line of so many megabits per second. @param {number} [megabits] */
-    begin(megabits) {
+    /**
+     * Starts counting anew, over a line of so many megabits per second.
+     * @param {number} [megabits]
+     * @param {boolean} [raw] whether files are sent as they are, without their twins
+     */
+    begin(megabits, raw = false) {
+      asTheyCome = raw;
       for (const socket of sockets) socket.destroy();
       sockets.clear();
       answers = [];
