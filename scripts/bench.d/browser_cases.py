@@ -143,7 +143,8 @@ PAGES = [
     {"name": "pagebert", "url": "/pages/pagebert.html"},
     {"name": "transformers.js q8", "url": "/pages/transformers.html"},
     {"name": "transformers.js q8, runtime without WebGPU", "url": "/pages/transformers.html?plain"},
-    {"name": "the same, files as they come", "url": "/pages/transformers.html?plain", "asTheyCome": True},
+    {"name": "transformers.js q8, files as they come", "url": "/pages/transformers.html", "asTheyCome": True},
+    {"name": "both", "url": "/pages/transformers.html?plain", "asTheyCome": True},
 ]
 WHOLE = {"name": "pagebert, its whole page", "url": "/site/index.html", "untimed": True}
 
@@ -177,8 +178,8 @@ def bytes(bench):  # noqa: A001 the case's name
     text = table.markdown(["page", "over the wire", "pagebert's of it", *kinds], shown)
     note = (
         "Bytes that the server sent until the first label, headers included, to a browser that had nothing cached; "
-        "every file as brotli 11 where that is smaller, but for the last of transformers.js: its model comes from a hub "
-        "and its runtime from a package that have no compressed files. The pages load, classify one text and show the "
+        "every file as brotli 11 where that is smaller, but for files as they come: a hub sends the model as it is, and "
+        "the runtime's package has no compressed files. The pages load, classify one text and show the "
         "label, nothing else."
     )
     return {"title": "Bytes before the first label", "text": f"{text}\n\n{note}\n", "rows": rows}
