@@ -22,6 +22,7 @@ mod rows;
     not(target_feature = "relaxed-simd")
 ))]
 mod simd128;
+mod spans;
 #[cfg(target_arch = "x86_64")]
 mod vnni;
 mod weights;
@@ -29,6 +30,7 @@ mod weights;
 pub use attention::forward as attention;
 pub use coded::CodedTable;
 pub use panels::Int8Panels;
+use spans::SPAN;
 
 /// Weights lie in −63…63: two products with a 7-bit activation then fit 16 bits, and so do four.
 pub const WEIGHT_LIMIT: i8 = 63;
@@ -47,6 +49,8 @@ pub struct Tile {
     pub group: usize,
     /// Bytes of an activation.
     pub activation_bytes: usize,
+    /// Whether it is faster where sums of products fit 16 bits.
+    asks_for_spans: bool,
     run: unsafe fn(&Raw),
 }
 
@@ -57,11 +61,31 @@ struct Raw {
     a_stride: usize,
     /// The panel, `[depth / group, columns, group]`.
     b: *const i8,
+    /// Whether all sums of products fit 16 bits, for each of the first spans; no more is known of the
+    /// depth behind them.
+    #[cfg(target_arch = "x86_64")]
+    fits: *const bool,
+    #[cfg(target_arch = "x86_64")]
+    spans: usize,
     depth: usize,
     rows: usize,
     /// `[rows, columns]`, rows `c_stride` elements apart.
     c: *mut i32,
     c_stride: usize,
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Raw {
+    /// How much of the depth from `k` on, where a span begins or one that does not fit is gone
+    /// through by eights, may be added up in 16 bits.
+    ///
+    /// # Safety
+    /// The flags that `fits` points to must be there.
+    #[inline(always)]
+    unsafe fn together(&self, k: usize) -> usize {
+        // SAFETY: `k` is within the spans.
+        if k / SPAN < self.spans && unsafe { *self.fits.add(k / SPAN) } { SPAN } else { DEPTH }
+    }
 }
 
 /// The best tile that there is here.
@@ -88,15 +112,15 @@ pub fn tile() -> Tile {
 }
 
 impl Tile {
-    /// Products of rows of activations, `a_stride` bytes apart, with one panel: `[rows, columns]`,
-    /// rows `c_stride` apart.
+    /// Products of rows of activations, `a_stride` bytes apart, with one panel, of whose first spans
+    /// `fits` says whether all sums fit 16 bits: `[rows, columns]`, rows `c_stride` apart.
     ///
     /// # Panics
     /// When an operand is too short for the product: a caller's mistake.
     fn multiply(
         &self,
         (a, a_stride): (&[u8], usize),
-        panel: &[i8],
+        (panel, fits): (&[i8], &[bool]),
         depth: usize,
         rows: usize,
         (c, c_stride): (&mut [i32], usize),
@@ -106,10 +130,21 @@ impl Tile {
         }
         assert!(rows.is_multiple_of(self.rows) && depth.is_multiple_of(DEPTH));
         assert!(a.len() >= (rows - 1) * a_stride + depth * self.activation_bytes);
-        assert!(panel.len() >= depth * self.columns);
+        assert!(panel.len() >= depth * self.columns && depth >= fits.len() * SPAN);
         assert!(c.len() >= (rows - 1) * c_stride + self.columns);
-        let (a, b, c) = (a.as_ptr(), panel.as_ptr(), c.as_mut_ptr());
-        let raw = Raw { a, a_stride, b, depth, rows, c, c_stride };
+        let raw = Raw {
+            a: a.as_ptr(),
+            a_stride,
+            b: panel.as_ptr(),
+            #[cfg(target_arch = "x86_64")]
+            fits: fits.as_ptr(),
+            #[cfg(target_arch = "x86_64")]
+            spans: fits.len(),
+            depth,
+            rows,
+            c: c.as_mut_ptr(),
+            c_stride,
+        };
         // SAFETY: a tile exists only where its instructions do (`tile` above), and every element
         // that it touches is within the bounds asserted here.
         unsafe { (self.run)(&raw) }

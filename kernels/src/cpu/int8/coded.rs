@@ -31,7 +31,7 @@ impl Int8Panels {
             if integers.iter().any(|q| !(-WEIGHT_LIMIT..=WEIGHT_LIMIT).contains(q)) {
                 wrong = wrong.or(Some(row));
             } else {
-                self.put(first + row, integers, scales[row]);
+                self.put_trained(first + row, integers, scales[row]);
             }
         })?;
         wrong.map_or(Ok(()), |row| Err(CodingError::Range(row)))

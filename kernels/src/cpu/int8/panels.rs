@@ -1,6 +1,7 @@
 //! A weight in panels, and products with it.
 
 use super::rows::QuantizedRows;
+use super::spans::{SPAN, fits};
 use super::{DEPTH, Tile};
 use crate::cpu::dispatch;
 
@@ -14,6 +15,9 @@ pub struct Int8Panels {
     tile: Tile,
     /// `[panels, depth / group, columns, group]`
     data: Vec<i8>,
+    /// `[panels, spans]`: whether all sums of a span's products fit 16 bits.
+    fits: Vec<bool>,
+    spans: usize,
     /// `[out]`, zeros behind them up to a whole panel.
     scales: Vec<f32>,
     /// Of each output the sum of its weights.
@@ -46,20 +50,22 @@ impl Int8Panels {
         let mut integers = vec![0; inputs];
         for (output, scale) in scales.iter().enumerate() {
             row(output, &mut integers);
-            panels.put(output, &integers, *scale);
+            panels.put_trained(output, &integers, *scale);
         }
         panels
     }
 
     /// A weight without outputs, to be filled.
     pub(super) fn empty(tile: Tile) -> Self {
-        let (data, scales, sums) = Default::default();
-        Self { tile, data, scales, sums, outputs: 0, inputs: 0, depth: 0 }
+        let (data, fits, scales, sums) = Default::default();
+        Self { tile, data, fits, spans: 0, scales, sums, outputs: 0, inputs: 0, depth: 0 }
     }
 
     /// Puts another weight into the same memory.
     pub(super) fn fill(&mut self, integers: Integers<'_>, scales: &[f32], inputs: usize) {
         self.reset(scales, inputs);
+        // What is multiplied once is not worth a look.
+        self.spans = 0;
         match integers {
             Integers::ByOutput(rows) => {
                 let rows = rows.chunks_exact(inputs.max(1)).enumerate();
@@ -81,10 +87,23 @@ impl Int8Panels {
         self.sums.resize(padded, 0);
         self.data.clear();
         self.data.resize(padded * self.depth, 0);
+        self.spans = if self.tile.asks_for_spans { inputs / SPAN } else { 0 };
+        self.fits.clear();
+        self.fits.resize(padded / self.tile.columns * self.spans, true);
     }
 
     /// One output's weights and their scale.
-    pub(super) fn put(&mut self, output: usize, row: &[i8], scale: f32) {
+    pub(super) fn put_trained(&mut self, output: usize, row: &[i8], scale: f32) {
+        self.put(output, row, scale);
+        let panel = output / self.tile.columns;
+        let here = &mut self.fits[panel * self.spans..][..self.spans];
+        for (all, span) in here.iter_mut().zip(row.as_chunks().0) {
+            *all &= fits(span);
+        }
+    }
+
+    /// One output's weights and their scale.
+    fn put(&mut self, output: usize, row: &[i8], scale: f32) {
         let Tile { columns, group, .. } = self.tile;
         let (panel, column) = (output / columns, output % columns);
         let panel = &mut self.data[panel * columns * self.depth..][..columns * self.depth];
@@ -184,7 +203,9 @@ impl Int8Panels {
         // The integers become floats in their place.
         let integers: &mut [i32] = bytemuck::cast_slice_mut(products);
         for column in (0..columns).step_by(self.tile.columns) {
-            let b = &self.data[(first + column) * self.depth..];
+            let panel = (first + column) / self.tile.columns;
+            let fits = &self.fits[panel * self.spans..][..self.spans];
+            let b = (&self.data[(first + column) * self.depth..], fits);
             self.tile.multiply(a, b, self.depth, padded, (&mut integers[column..], ld));
         }
         let (sums, scales) = (&self.sums[first..][..columns], &self.scales[first..][..columns]);

@@ -3,8 +3,14 @@
 use super::{Raw, Tile};
 
 /// 4 × 8.
-pub const TILE: Tile =
-    Tile { rows: ROWS, columns: COLUMNS, group: GROUP, activation_bytes: 1, run };
+pub const TILE: Tile = Tile {
+    rows: ROWS,
+    columns: COLUMNS,
+    group: GROUP,
+    activation_bytes: 1,
+    asks_for_spans: false,
+    run,
+};
 
 const ROWS: usize = 4;
 const COLUMNS: usize = 8;

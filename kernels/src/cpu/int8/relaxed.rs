@@ -14,7 +14,7 @@ use super::{Raw, Tile};
 pub fn tile() -> Tile {
     let (rows, run): (_, unsafe fn(&Raw)) =
         if saturates() { (1, in_pairs) } else { (ROWS, at_once) };
-    Tile { rows, columns: 8, group: 4, activation_bytes: 1, run }
+    Tile { rows, columns: 8, group: 4, activation_bytes: 1, asks_for_spans: false, run }
 }
 
 /// Whether products of bytes are made by the x86 instruction that adds two of them up in 16 bits

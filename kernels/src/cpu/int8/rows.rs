@@ -3,6 +3,7 @@
 use super::{DEPTH, Tile};
 use crate::cpu::dispatch;
 use crate::cpu::exact::exp_of_negative;
+use crate::cpu::gemm::prefetch;
 use crate::cpu::lanes::{Lanes, Map, ROUND, constant, largest, map_to_bytes, range};
 
 /// Quantised rows: `x = (q − zero) · scale`.
@@ -49,6 +50,10 @@ impl QuantizedRows {
     ) {
         self.reset(tile, count, columns);
         for row in 0..count {
+            // The next row comes from a farther cache meanwhile.
+            if row + 1 < count {
+                prefetch(&x[(row + 1) * ld..][..columns]);
+            }
             let x = &x[row * ld..][..columns];
             let mut found = (1.0, 0);
             self.put(tile, row, columns, |out| quantise_row(x, out, &mut found));

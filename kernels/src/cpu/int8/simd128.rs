@@ -6,7 +6,8 @@ use std::arch::wasm32::*;
 use super::{Raw, Tile};
 
 /// 4 × 8.
-pub const TILE: Tile = Tile { rows: ROWS, columns: 8, group: 2, activation_bytes: 2, run };
+pub const TILE: Tile =
+    Tile { rows: ROWS, columns: 8, group: 2, activation_bytes: 2, asks_for_spans: false, run };
 
 const ROWS: usize = 4;
 

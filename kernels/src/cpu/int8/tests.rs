@@ -23,11 +23,12 @@ fn every_tile_gives_the_same_integers() {
     for (rows, outputs, inputs) in
         [(1, 1, 1), (5, 7, 3), (9, 49, 40), (3, 100, 385), (64, 16, 1536)]
     {
-        for extreme in [false, true] {
+        for (extreme, most) in [(false, 63), (false, 15), (true, 63)] {
             let weight = |o: usize, i: usize| match extreme {
                 true if (o + i).is_multiple_of(2) => -WEIGHT_LIMIT,
                 true => WEIGHT_LIMIT,
-                false => (hash(1, (o * inputs + i) as u64) % 127) as i8 - WEIGHT_LIMIT,
+                // The smaller ones fit 16 bits by spans, mostly.
+                false => (hash(1, (o * inputs + i) as u64) % (2 * most + 1)) as i8 - most as i8,
             };
             let row = |output: usize, row: &mut [i8]| {
                 row.iter_mut().enumerate().for_each(|(input, q)| *q = weight(output, input));
@@ -73,6 +74,29 @@ fn every_tile_gives_the_same_integers() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_span_fits_where_no_activations_overflow_it() {
+    for seed in 0..2_000u64 {
+        // From spans that are nearly empty to some of the largest weights alone.
+        let most = 1 + (seed % 63) as i32;
+        let span: [i8; SPAN] = std::array::from_fn(|i| {
+            let x = hash(seed, i as u64);
+            let q = (x >> 8) as i32 % (2 * most + 1) - most;
+            if seed.is_multiple_of(3) { q.abs() as i8 } else { q as i8 }
+        });
+        // The worst activations: the largest for all weights of one sign, 0 for the others.
+        let worst = [0, 2].into_iter().flat_map(|lane| {
+            let of_lane = move |i: &usize| i % 4 / 2 == lane / 2;
+            [1, -1].map(|sign| {
+                let lane = (0..SPAN).filter(of_lane).map(|i| sign * i32::from(span[i]));
+                127 * lane.filter(|q| *q > 0).sum::<i32>()
+            })
+        });
+        let holds = worst.max().is_some_and(|sum| sum <= i32::from(i16::MAX));
+        assert_eq!(spans::fits(&span), holds, "{span:?}");
     }
 }
 

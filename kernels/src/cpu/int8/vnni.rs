@@ -5,7 +5,8 @@ use std::arch::x86_64::*;
 use super::{Raw, Tile};
 
 /// 8 × 48: 24 sums, three vectors of the panel and one of activations.
-pub const TILE: Tile = Tile { rows: ROWS, columns: 48, group: 4, activation_bytes: 1, run };
+pub const TILE: Tile =
+    Tile { rows: ROWS, columns: 48, group: 4, activation_bytes: 1, asks_for_spans: false, run };
 
 const ROWS: usize = 8;
 
