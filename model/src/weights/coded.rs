@@ -13,7 +13,7 @@ pub(super) const WORD_TABLE: &str = "bert.embeddings.word_embeddings.weight";
 
 /// Rows of a linear layer's weight that are coded together. They are read once, all of them; a block costs some bytes.
 const LINEAR_BLOCK: usize = 16;
-/// The most integers of a block of several rows: at 12 bits each they fit the 65,535 words that a block may have.
+/// The most integers of a block: at 12 bits each they fit the 65,535 words that a block may have.
 const MOST_IN_BLOCK: usize = 87_000;
 
 /// Whether a tensor of this name may be coded: the word table, and the encoder's linear layers.
@@ -28,16 +28,26 @@ pub(super) fn is_linear(name: &str) -> bool {
         && !name.contains("LayerNorm")
 }
 
-fn shape_of(name: &str, shape: &[usize]) -> CodedShape {
+/// How a tensor of this shape is coded.
+///
+/// # Errors
+/// [`ModelError::Weights`] when one of its rows may not fit a block.
+fn shape_of(name: &str, shape: &[usize]) -> Result<CodedShape> {
+    if shape[1] > MOST_IN_BLOCK {
+        return Err(ModelError::Weights(format!(
+            "{name} has {} columns, int8 at most {MOST_IN_BLOCK}: use f16",
+            shape[1]
+        )));
+    }
     let together = (MOST_IN_BLOCK / shape[1].max(1)).clamp(1, LINEAR_BLOCK);
     let block = if name == WORD_TABLE { 1 } else { together };
-    CodedShape { rows: shape[0], columns: shape[1], block }
+    Ok(CodedShape { rows: shape[0], columns: shape[1], block })
 }
 
 /// The bytes of `model.safetensors` in integers, rounded as `rounding` says.
 ///
 /// # Errors
-/// [`ModelError::Weights`] when a value does not fit f16.
+/// [`ModelError::Weights`] when a value does not fit f16, or a row is too long to be coded.
 pub fn to_int8_safetensors(weights: &Weights, rounding: &Rounding) -> Result<Vec<u8>> {
     let mut stored: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
     for (name, tensor) in weights.to_checkpoint()? {
@@ -51,11 +61,12 @@ pub fn to_int8_safetensors(weights: &Weights, rounding: &Rounding) -> Result<Vec
             )));
         }
         if is_coded(&name) {
+            let shape = shape_of(&name, &dims)?;
             let (integers, scales) = match name == WORD_TABLE {
                 true => rounding.table(&values, dims[1]),
                 false => rounding.linear(&name, &values, dims[1])?,
             };
-            let bytes = encode(&integers, shape_of(&name, &dims));
+            let bytes = encode(&integers, shape);
             let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
             stored.push((format!("{name}_scale"), Dtype::F32, vec![dims[0]], scales));
             stored.push((name, Dtype::U8, vec![bytes.len()], bytes));
@@ -97,7 +108,7 @@ pub(super) fn matrix(stored: Stored<'_>, name: &str, shape: &[usize]) -> Result<
     }
     let matrix = CodedMatrix::new(stored.data.into_owned())
         .map_err(|error| ModelError::Weights(format!("{} {error}", stored.name)))?;
-    let (found, wanted) = (matrix.shape(), shape_of(name, shape));
+    let (found, wanted) = (matrix.shape(), shape_of(name, shape)?);
     if (found.rows, found.columns) != (wanted.rows, wanted.columns) {
         return Err(ModelError::Shape(format!(
             "{} has shape {:?}, but config.json asks for {shape:?}",
@@ -112,4 +123,22 @@ pub(super) fn matrix(stored: Stored<'_>, name: &str, shape: &[usize]) -> Result<
         )));
     }
     Ok(matrix)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_too_long_for_a_block_are_an_error_that_names_the_tensor() {
+        let error = shape_of(WORD_TABLE, &[1, MOST_IN_BLOCK + 1]).unwrap_err().to_string();
+        assert!(error.contains(WORD_TABLE) && error.contains("87001"), "{error}");
+        // The longest rows are coded, whatever is in them.
+        let shape = shape_of(WORD_TABLE, &[1, MOST_IN_BLOCK]).unwrap();
+        let integers: Vec<i8> = (0..MOST_IN_BLOCK).map(|i| (i * 37 % 127) as i8 - 63).collect();
+        let matrix = CodedMatrix::new(encode(&integers, shape)).unwrap();
+        let mut row = vec![0; MOST_IN_BLOCK];
+        assert!(matrix.decode_block(0, &mut row));
+        assert_eq!(row, integers);
+    }
 }
