@@ -144,7 +144,11 @@ PAGES = [
     {"name": "transformers.js q8", "url": "/pages/transformers.html"},
     {"name": "transformers.js q8, runtime without WebGPU", "url": "/pages/transformers.html?plain"},
     {"name": "transformers.js q8, files as they come", "url": "/pages/transformers.html", "asTheyCome": True},
-    {"name": "transformers.js q8, runtime without WebGPU, files as they come", "url": "/pages/transformers.html?plain", "asTheyCome": True},
+    {
+        "name": "transformers.js q8, runtime without WebGPU, files as they come",
+        "url": "/pages/transformers.html?plain",
+        "asTheyCome": True,
+    },
 ]
 WHOLE = {"name": "pagebert, its whole page", "url": "/site/index.html", "untimed": True}
 

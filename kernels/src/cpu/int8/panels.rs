@@ -92,7 +92,8 @@ impl Int8Panels {
         self.fits.resize(padded / self.tile.columns * self.spans, true);
     }
 
-    /// One output's weights and their scale.
+    /// One output's weights and their scale, of a weight that is multiplied often: which of its spans
+    /// fit 16 bits is worth knowing.
     pub(super) fn put_trained(&mut self, output: usize, row: &[i8], scale: f32) {
         self.put(output, row, scale);
         let panel = output / self.tile.columns;
