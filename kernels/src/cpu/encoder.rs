@@ -2,19 +2,21 @@
 //!
 //! Vaswani et al., Attention is all you need (2017). Owns what is computed by which task, what is
 //! kept for the backward pass, and in which type: the residual stream is f32, the operands of
-//! products are `E`. A task has a block of rows or a sequence to itself, so no sum depends on the
-//! number of threads.
+//! products are `E`, or integers where nothing is to be learnt. A task has a block of rows or a
+//! sequence to itself, so no sum depends on the number of threads.
 
 mod add_norm;
 mod attention_block;
 mod elementwise;
 mod feed_forward;
+mod int8_layers;
 mod linear;
 mod packed_weight;
 
 pub use add_norm::{Norm, norm_row, norm_row_backward};
 pub use attention_block::SavedAttention;
 pub use feed_forward::SavedFeedForward;
+pub use int8_layers::{Int8Layer, Int8Linear, forward_in_int8};
 pub use linear::Linear;
 pub use packed_weight::PackedWeight;
 

@@ -5,29 +5,23 @@
 //! same body is computed for several at once, and gives the same bits, as no operation here rounds
 //! more than once.
 
-use std::ops::{Add, Div, Mul, Sub};
+use std::ops::{Add, Mul, Sub};
 
 #[cfg(target_arch = "x86_64")]
 use super::{Isa, isa};
 
 /// A number, or several.
-pub trait Lanes:
-    Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> + Div<Output = Self>
-{
+pub trait Lanes: Copy + Add<Output = Self> + Sub<Output = Self> + Mul<Output = Self> {
     /// The same number in each lane.
     fn splat(x: f32) -> Self;
     /// A number that is known beforehand, in each lane: see [`constant`].
     fn constant(x: &'static Constant) -> Self;
-    /// Without its sign.
-    fn abs(self) -> Self;
     /// `other` where it is larger, or else itself.
     fn or_larger(self, other: Self) -> Self;
     /// `other` where it is smaller, or else itself.
     fn or_smaller(self, other: Self) -> Self;
     /// Of n + 1.5 · 2^23, whose lower bits are n: 2^n.
     fn power_of_two(self) -> Self;
-    /// One where this is at least 0, the other where it is not.
-    fn choose(self, at_least_0: Self, not: Self) -> Self;
 }
 
 impl Lanes for f32 {
@@ -39,11 +33,6 @@ impl Lanes for f32 {
     #[inline(always)]
     fn constant(x: &'static Constant) -> Self {
         x.0[0]
-    }
-
-    #[inline(always)]
-    fn abs(self) -> Self {
-        self.abs()
     }
 
     #[inline(always)]
@@ -59,11 +48,6 @@ impl Lanes for f32 {
     #[inline(always)]
     fn power_of_two(self) -> Self {
         f32::from_bits(self.to_bits().wrapping_add(127) << 23)
-    }
-
-    #[inline(always)]
-    fn choose(self, at_least_0: Self, not: Self) -> Self {
-        if self >= 0.0 { at_least_0 } else { not }
     }
 }
 
@@ -91,18 +75,6 @@ pub trait Map: Copy {
 /// Added to a float of up to 2^22, it rounds it to the nearest integer, ties to even, which then
 /// is in the lower bits.
 pub const ROUND: f32 = 12_582_912.0;
-
-/// The image of each sum of two numbers.
-#[inline(always)]
-pub fn map_sums(map: impl Map, x: &[f32], y: &[f32], out: &mut [f32]) {
-    #[cfg(target_arch = "x86_64")]
-    if isa() == Isa::Avx2 {
-        // SAFETY: the processor has AVX2.
-        return unsafe { avx2::map_sums(map, x, y, out) };
-    }
-    let (x, y, out) = wide::map_sums(map, x, y, out);
-    out.iter_mut().zip(x).zip(y).for_each(|((out, x), y)| *out = map.on(x + y));
-}
 
 /// Each number's image, which must be an integer of 0…127 with [`ROUND`] added; gives their sum.
 #[inline(always)]
@@ -156,32 +128,10 @@ pub fn range(x: &[f32]) -> (f32, f32) {
     (least, most)
 }
 
-/// The largest; −∞ where there is none.
-#[inline(always)]
-pub fn largest(x: &[f32]) -> f32 {
-    #[cfg(target_arch = "x86_64")]
-    if isa() >= Isa::Avx2 {
-        // SAFETY: the processor has AVX2.
-        return unsafe { avx2::largest(x) };
-    }
-    let (x, most) = wide::largest(x);
-    x.iter().fold(most, |most, x| most.or_larger(*x))
-}
-
 /// What compilers do not do by themselves, as far as whole vectors go, and the rest.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod wide {
     use super::{Lanes, Map};
-
-    #[inline(always)]
-    pub fn map_sums<'a>(
-        _: impl Map,
-        x: &'a [f32],
-        y: &'a [f32],
-        out: &'a mut [f32],
-    ) -> (&'a [f32], &'a [f32], &'a mut [f32]) {
-        (x, y, out)
-    }
 
     #[inline(always)]
     pub fn map_to_bytes<'a>(
@@ -214,22 +164,14 @@ mod wide {
         let least = least.into_iter().fold(0.0, f32::or_smaller);
         (rest, least, most.into_iter().fold(0.0, f32::or_larger))
     }
-
-    #[inline(always)]
-    pub fn largest(x: &[f32]) -> (&[f32], f32) {
-        let mut most = [f32::NEG_INFINITY; 16];
-        let (whole, rest) = x.as_chunks::<16>();
-        for chunk in whole {
-            for (most, x) in most.iter_mut().zip(chunk) {
-                *most = most.or_larger(*x);
-            }
-        }
-        (rest, most.into_iter().fold(f32::NEG_INFINITY, f32::or_larger))
-    }
 }
 
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wide;
+
+mod finish;
+
+pub use finish::{Extremes, Finish, Products, finish};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -251,12 +193,11 @@ mod tests {
     fn what_is_done_to_many_is_what_is_done_to_each() {
         for count in [0, 1, 15, 16, 17, 63] {
             let x: Vec<f32> = (0..count).map(|i| (i * 37 % 64) as f32).collect();
-            let (mut floats, mut bytes) = (vec![0.0; count], vec![0; count]);
-            map_sums(Twice, &x, &vec![0.0; count], &mut floats);
+            let mut bytes = vec![0; count];
             let sum = map_to_bytes(Twice, &x, &mut bytes);
             let most = x.iter().copied().fold(0f32, f32::max);
-            for (x, (float, byte)) in x.iter().zip(floats.iter().zip(&bytes)) {
-                assert_eq!((*float, f32::from(*byte)), (2.0 * x + ROUND, 2.0 * x));
+            for (x, byte) in x.iter().zip(&bytes) {
+                assert_eq!(f32::from(*byte), 2.0 * x);
             }
             assert_eq!(sum as f32, 2.0 * x.iter().sum::<f32>());
             let (mut halves, mut signed) = (vec![-1.5; count], vec![0i8; count]);
@@ -269,11 +210,8 @@ mod tests {
             let mut with_others = x.clone();
             with_others.extend([f32::NAN, -1.0, f32::NAN]);
             assert_eq!(range(&with_others), (-1.0, most));
-            assert_eq!(largest(&with_others), if count == 0 { -1.0 } else { most });
             let below: Vec<f32> = x.iter().map(|x| -x).collect();
             assert_eq!(range(&below), (-most, 0.0));
-            let least = below.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            assert_eq!(largest(&below), least);
         }
     }
 }

@@ -52,16 +52,18 @@ impl Runs {
     /// The rows of a block where none depends on others: whole tiles of every kind.
     const FEW: usize = 8;
 
+    /// The most rows of such a run.
+    const MOST_ROWS: usize = 32;
+
     /// Cuts so many rows into runs of whole blocks of [`BLOCK`].
     pub fn of(rows: usize) -> Self {
         Self::cut_in(rows, BLOCK, Self::MOST)
     }
 
     /// Cuts so many rows, none of which depends on others, so that a short text too is work for
-    /// several threads. A run is not longer than [`BLOCK`]: what it makes of its rows stays in the
-    /// second cache.
+    /// several threads. A run is so short that what it makes of its rows stays in the second cache.
     pub fn of_independent(rows: usize) -> Self {
-        Self::cut_in(rows, Self::FEW, BLOCK / Self::FEW)
+        Self::cut_in(rows, Self::FEW, Self::MOST_ROWS / Self::FEW)
     }
 
     fn cut_in(rows: usize, block: usize, most: usize) -> Self {

@@ -7,12 +7,14 @@ use candle_core::{
 };
 
 use super::{
-    EncoderInput, EncoderOptions, EncoderParameters, LinearParameters, LinearWeight,
-    NormParameters, Parameter, Precision, WordTable,
+    EncoderInput, EncoderOptions, EncoderParameters, LayerParameters, LinearParameters,
+    LinearWeight, NormParameters, Parameter, Precision, WordTable,
 };
 use crate::cpu::attention::Queries;
 use crate::cpu::embeddings::{self, Lookup, SavedEmbeddings, TableGradients, Tables, Words};
-use crate::cpu::encoder::{Layer, Linear, Norm, PackedWeight, Rows, Saved};
+use crate::cpu::encoder::{
+    Int8Layer, Int8Linear, Layer, Linear, Norm, PackedWeight, Rows, Saved, forward_in_int8,
+};
 use crate::cpu::{Bf16, Buffer, Element};
 
 /// What clones of an encoder share.
@@ -33,6 +35,8 @@ struct Inner {
 enum Packed {
     F32(Cache<f32>),
     Bf16(Cache<Bf16>),
+    /// Which do not change. The embeddings' norm is by itself.
+    Int8(Norm, Vec<Int8Layer>),
 }
 
 type Cache<E> = Mutex<Option<Arc<Weights<E>>>>;
@@ -82,6 +86,10 @@ impl Fused {
             None => None,
         };
         let packed = match options.precision {
+            _ if parameters.is_int8() => Packed::Int8(
+                copy_norm(&parameters.norm)?,
+                parameters.layers.iter().map(int8_layer).collect::<Result<_>>()?,
+            ),
             Precision::F32 => Packed::F32(Mutex::default()),
             Precision::Bf16 => Packed::Bf16(Mutex::default()),
         };
@@ -120,6 +128,10 @@ impl Inner {
             Packed::Bf16(cache) => {
                 let (out, tape) = self.run_in(cache, input, keep)?;
                 (out, tape.map(Tape::Bf16))
+            }
+            Packed::Int8(norm, layers) => {
+                let (x, _) = self.embed(norm, input, false)?;
+                (forward_in_int8(layers, x, &input.sequences, input.queries), None)
             }
         })
     }
@@ -264,21 +276,16 @@ fn pack_linear<E: Element>(
     before: Option<&Linear<E>>,
 ) -> Result<Linear<E>> {
     let bias = copy(&linear.bias)?;
-    let parameter = match &linear.weight {
-        LinearWeight::Float(parameter) => parameter,
-        LinearWeight::Int8(panels) => {
-            let (outputs, inputs) = (panels.outputs(), panels.inputs());
-            let weight = Arc::new(PackedWeight::int8(panels.clone(), inputs));
-            return Ok(Linear { inputs, outputs, bias, weight, gradients: None });
-        }
+    let LinearWeight::Float(parameter) = &linear.weight else {
+        bail!("some linear layers are of integers and others are not")
     };
     let (outputs, inputs) = parameter.value.dims2()?;
     let gradients = parameter.gradient.clone().zip(linear.bias.gradient.clone());
     let weight = match (before, &gradients) {
         (Some(before), _) => before.weight.clone(),
-        (None, None) => Arc::new(PackedWeight::float((outputs, inputs), false)),
+        (None, None) => Arc::new(PackedWeight::new((outputs, inputs), false)),
         (None, Some((slot, _))) => {
-            let weight = Arc::new(PackedWeight::float((outputs, inputs), true));
+            let weight = Arc::new(PackedWeight::new((outputs, inputs), true));
             slot.follow(weight.clone());
             weight
         }
@@ -288,6 +295,25 @@ fn pack_linear<E: Element>(
         Ok(())
     })?;
     Ok(Linear { inputs, outputs, bias, weight, gradients })
+}
+
+fn int8_layer(layer: &LayerParameters) -> Result<Int8Layer> {
+    let linear = |linear: &LinearParameters| match &linear.weight {
+        LinearWeight::Int8(weight) => {
+            Ok(Int8Linear { weight: weight.clone(), bias: copy(&linear.bias)? })
+        }
+        LinearWeight::Float(_) => bail!("some linear layers are of integers and others are not"),
+    };
+    Ok(Int8Layer {
+        qkv: linear(&layer.qkv)?,
+        attention_output: linear(&layer.attention_output)?,
+        attention_norm: copy_norm(&layer.attention_norm)?,
+        intermediate: linear(&layer.intermediate)?,
+        output: linear(&layer.output)?,
+        output_norm: copy_norm(&layer.output_norm)?,
+        heads: layer.heads,
+        activation: layer.activation,
+    })
 }
 
 fn copy_norm(norm: &NormParameters) -> Result<Norm> {

@@ -2,11 +2,11 @@
 
 use super::add_norm::{self, NormRun, SavedNorm};
 use super::elementwise::{Panel, add_bias, add_to, column_sums, store};
-use super::linear::{Operands, ld, multiply, room};
+use super::linear::{self, Operands, ld, multiply, room};
 use super::{Layer, LayerDropout, Rows};
 use crate::cpu::attention::{self, Queries, Shape};
 use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
-use crate::cpu::{Buffer, Element, int8};
+use crate::cpu::{Buffer, Element};
 
 /// What the backward pass needs.
 pub struct SavedAttention<E: Element> {
@@ -50,16 +50,16 @@ impl<E: Element> Layer<E> {
         let kept = |rows| if keep { rows } else { 0 };
         let mut rounded = room(kept(tokens), hidden, x_ld);
         let mut qkv = Buffer::any(tokens * 3 * hidden);
-        let (runs, kept_runs) = (forward.runs(tokens), forward.runs(kept(tokens)));
+        let (runs, kept_runs) = (Runs::of(tokens), Runs::of(kept(tokens)));
         let mut rounded_runs = kept_runs.cut(&mut rounded, x_ld).into_iter();
         let tasks = runs.cut(&mut qkv, 3 * hidden).into_iter();
         let tasks = tasks.map(|qkv| (qkv, rounded_runs.next())).collect();
-        let (columns, exact) = (forward.columns(), forward.is_exact());
+        let columns = E::kernel().columns;
         for_each(tasks, |index, (qkv, kept): (&mut [E], Option<&mut [E]>)| {
             let count = qkv.len() / (3 * hidden);
             let x = &x[runs.row(index) * hidden..][..count * hidden];
-            let x = forward.operand(x, hidden, kept);
-            forward.multiply(&x, x_ld, count, |rows, first, products| {
+            let x = linear::operand(x, hidden, kept);
+            multiply(&x, x_ld, count, forward, |rows, first, products| {
                 let panel = Panel::new(products, columns, first, 3 * hidden);
                 let qkv = &mut qkv[rows.start * 3 * hidden..];
                 add_bias(&panel, &self.qkv.bias, qkv, 3 * hidden);
@@ -67,37 +67,24 @@ impl<E: Element> Layer<E> {
         });
 
         let shape = self.shape(rows, drop);
-        // Integers are for f32 alone, so nothing is converted, and nobody asks for their gradients.
-        let by_head = exact.then(|| int8::attention(bytemuck::cast_slice(&qkv), shape));
-        let context = match by_head {
-            Some(_) => Buffer::any(0),
-            None => attention::forward(&qkv, shape),
-        };
+        let context = attention::forward(&qkv, shape);
         // What comes next may have their memory.
         let qkv = if keep { qkv } else { Buffer::any(0) };
         let out_rows = shape.rows();
         let chosen = rows.chosen();
         let mut out = Buffer::<f32>::any(out_rows * hidden);
         let mut norm = SavedNorm::new(kept(out_rows), hidden);
-        let (runs, kept_runs) = (out_forward.runs(out_rows), out_forward.runs(kept(out_rows)));
+        let (runs, kept_runs) = (Runs::of(out_rows), Runs::of(kept(out_rows)));
         let mut norm_runs = norm.cut(kept_runs).into_iter();
         let tasks = runs.cut(&mut out, hidden).into_iter();
         let tasks = tasks.map(|out| (out, norm_runs.next())).collect();
         for_each(tasks, |index, (out, norm): (&mut [f32], Option<NormRun<'_, E>>)| {
             let count = out.len() / hidden;
             let first_row = runs.row(index);
-            let mut gathered = Buffer::any(if exact { count * hidden } else { 0 });
-            let context = match &by_head {
-                Some(by_head) => {
-                    by_head.gather(first_row, bytemuck::cast_slice_mut(&mut gathered));
-                    &gathered
-                }
-                None => &context[first_row * hidden..][..count * hidden],
-            };
+            let context = &context[first_row * hidden..][..count * hidden];
             let mut y = Buffer::<f32>::any(count * hidden);
             let operand = operand(context, hidden, x_ld, count);
-            let columns = out_forward.columns();
-            out_forward.multiply(&operand, x_ld, count, |rows, first, products| {
+            multiply(&operand, x_ld, count, out_forward, |rows, first, products| {
                 let panel = Panel::new(products, columns, first, hidden);
                 store(&panel, &mut y[rows.start * hidden..], hidden);
             });

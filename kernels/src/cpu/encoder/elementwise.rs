@@ -1,9 +1,8 @@
 //! What happens to a panel's products on their way out.
 
 use crate::Activation;
-use crate::cpu::lanes::{Lanes, Map, map_sums};
 use crate::cpu::math::{normal, tanh};
-use crate::cpu::{Element, dispatch, exact};
+use crate::cpu::{Element, dispatch};
 
 /// A panel's products `[rows, columns]`, and where they go.
 #[derive(Debug, Clone, Copy)]
@@ -16,14 +15,12 @@ pub struct Panel<'a> {
     pub first: usize,
     /// How many of them there are in the whole.
     pub width: usize,
-    /// Whether the result must be equal to the bit on every processor.
-    pub exact: bool,
 }
 
 impl<'a> Panel<'a> {
     /// A panel of a layer with so many outputs.
     pub fn new(products: &'a [f32], columns: usize, first: usize, outputs: usize) -> Self {
-        Self { products, columns, first, width: columns.min(outputs - first), exact: false }
+        Self { products, columns, first, width: columns.min(outputs - first) }
     }
 
     #[inline(always)]
@@ -68,8 +65,8 @@ pub fn add_to(panel: &Panel<'_>, out: &mut [f32], ld: usize) {
 
 dispatch! {
 /// `before = products + bias`, rounded, and `out = activation(before)`, of the rounded value: the
-/// backward pass sees no other. `before` is this panel's alone, and as wide, and may be left as it
-/// is where the result must be exact; rows of `out` are `ld` apart.
+/// backward pass sees no other. `before` is this panel's alone, and as wide; rows of `out` are `ld`
+/// apart.
 pub fn activate<E: Element>(
     panel: &Panel<'_>,
     bias: &[f32],
@@ -83,11 +80,6 @@ pub fn activate<E: Element>(
     for ((row, before), out) in rows {
         let before = &mut before[..panel.width];
         let out = &mut out[panel.first..][..panel.width];
-        if panel.exact && activation == Activation::Gelu {
-            // Nothing exact is computed in another type than f32, or has a backward pass.
-            map_sums(ExactGelu, row, bias, bytemuck::cast_slice_mut(out));
-            continue;
-        }
         for ((before, x), bias) in before.iter_mut().zip(row).zip(bias) {
             *before = E::new(x + bias);
         }
@@ -178,19 +170,8 @@ pub fn column_sums<E: Element>(rows: &[E], ld: usize, width: usize, sums: &mut [
 }
 }
 
-/// x · Φ(x), to the bit.
-#[derive(Clone, Copy)]
-struct ExactGelu;
-
-impl Map for ExactGelu {
-    #[inline(always)]
-    fn on<T: Lanes>(self, x: T) -> T {
-        x * exact::normal(x)
-    }
-}
-
-/// Hendrycks and Gimpel's approximation of GELU, and its slope.
-fn gelu_tanh(x: f32) -> (f32, f32) {
+/// Hendrycks and Gimpel's approximation of GELU, and its slope: the same bits everywhere.
+pub fn gelu_tanh(x: f32) -> (f32, f32) {
     const ROOT: f32 = 0.797_884_6; // √(2/π)
     const CUBIC: f32 = 0.044_715;
     let t = tanh(ROOT * (x + CUBIC * x * x * x));

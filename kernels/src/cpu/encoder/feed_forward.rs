@@ -4,7 +4,7 @@ use super::Layer;
 use super::add_norm::{self, NormRun, SavedNorm};
 use super::attention_block::finish;
 use super::elementwise::{Panel, activate, activate_backward, add_to, store};
-use super::linear::{Operands, ld, multiply, room, spread_ld};
+use super::linear::{Operands, ld, multiply, operand, room, spread_ld};
 use crate::Dropout;
 use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
 use crate::cpu::{Buffer, Element};
@@ -32,15 +32,15 @@ impl<E: Element> Layer<E> {
         let rows = x.len() / hidden;
         let (weight, out_weight) = (self.intermediate.weight.read(), self.output.weight.read());
         let (forward, out_forward) = (&weight.forward, &out_weight.forward);
-        let columns = forward.columns();
+        let columns = E::kernel().columns;
         let mut out = Buffer::<f32>::any(rows * hidden);
         // Nothing but the backward pass looks at these again.
         let kept = if keep { rows } else { 0 };
         let mut rounded = room(kept, hidden, x_ld);
-        let panels_width = forward.count() * columns;
+        let panels_width = forward.count * columns;
         let mut before = Buffer::any(kept * panels_width);
         let mut norm = SavedNorm::new(kept, hidden);
-        let (runs, kept_runs) = (forward.runs(rows), forward.runs(kept));
+        let (runs, kept_runs) = (Runs::of(rows), Runs::of(kept));
         let mut rounded_runs = kept_runs.cut(&mut rounded, x_ld).into_iter();
         let mut before_runs = kept_runs.cut(&mut before, panels_width).into_iter();
         let mut norm_runs = norm.cut(kept_runs).into_iter();
@@ -59,32 +59,20 @@ impl<E: Element> Layer<E> {
                 Some((rounded, before, norm)) => (Some(rounded), before, norm),
                 None => (None, &mut *spare, NormRun::spare(hidden)),
             };
-            let rounded = forward.operand(x, hidden, rounded);
-            // A block of integers goes through both products while it is in the second cache. Floats
-            // read wider panels, which are better read by many rows.
-            let together = if forward.is_exact() { BLOCK } else { count.max(1) };
-            let padded_rows = together.min(count).next_multiple_of(E::kernel().rows);
-            let mut inner = room(padded_rows, wide, wide_ld);
+            let rounded = operand(x, hidden, rounded);
+            let mut inner = room(count.next_multiple_of(E::kernel().rows), wide, wide_ld);
             let mut y = Buffer::<f32>::any(count * hidden);
-            let out_columns = out_forward.columns();
-            for start in (0..count).step_by(together) {
-                let here = together.min(count - start);
-                let x = &rounded[start * x_ld..];
-                forward.multiply(x, x_ld, here, |rows, first, products| {
-                    let mut panel = Panel::new(products, columns, first, wide);
-                    panel.exact = forward.is_exact();
-                    let bias = &self.intermediate.bias;
-                    let row = start + rows.start;
-                    let at = panel_at * (row * panels_width + first * rows.len());
-                    let before = &mut before[at..][..columns * rows.len()];
-                    let inner = &mut inner[rows.start * wide_ld..];
-                    activate(&panel, bias, self.activation, before, inner, wide_ld);
-                });
-                out_forward.multiply(&inner, wide_ld, here, |rows, first, products| {
-                    let panel = Panel::new(products, out_columns, first, hidden);
-                    store(&panel, &mut y[(start + rows.start) * hidden..], hidden);
-                });
-            }
+            multiply(&rounded, x_ld, count, forward, |rows, first, products| {
+                let panel = Panel::new(products, columns, first, wide);
+                let at = panel_at * (rows.start * panels_width + first * rows.len());
+                let before = &mut before[at..][..columns * rows.len()];
+                let inner = &mut inner[rows.start * wide_ld..];
+                activate(&panel, &self.intermediate.bias, self.activation, before, inner, wide_ld);
+            });
+            multiply(&inner, wide_ld, count, out_forward, |rows, first, products| {
+                let panel = Panel::new(products, columns, first, hidden);
+                store(&panel, &mut y[rows.start * hidden..], hidden);
+            });
             for row in 0..count {
                 let at = row * hidden..(row + 1) * hidden;
                 let (normed, inverse) = norm.row(row);
@@ -122,7 +110,7 @@ impl<E: Element> Layer<E> {
             dx.fill(0.0);
             return dx;
         };
-        let intermediate_panels = weight.forward.count();
+        let intermediate_panels = weight.forward.count;
         let mut outer_operands = Operands::new(rows, &self.output);
         let mut inner_operands = Operands::new(rows, &self.intermediate);
         // For each block: sums for the norm and the second bias, then for the first bias.

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::packed_weight::PackedWeight;
 use crate::cpu::adamw::squares_of;
 use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS, Product, prefetch};
-use crate::cpu::int8::Int8Panels;
 use crate::cpu::pack::{Panels, round_rows, rows_to_columns, rows_to_panels};
 use crate::cpu::parallel::{BLOCK, Runs, for_each, pieces, threads};
 use crate::cpu::{Buffer, Element, element::padded};
@@ -24,91 +23,6 @@ pub struct Linear<E: Element> {
     pub weight: Arc<PackedWeight<E>>,
     /// Where the weight's and the bias's gradients go.
     pub gradients: Option<(GradientSlot, GradientSlot)>,
-}
-
-/// A weight of the forward pass: the one thing in which inference in integers differs.
-pub enum Forward<E: Element> {
-    /// In the operands' own type.
-    Float(Panels<E>),
-    /// In 8-bit integers.
-    Int8(Arc<Int8Panels>),
-}
-
-impl<E: Element> Forward<E> {
-    /// Columns that come out together.
-    pub fn columns(&self) -> usize {
-        match self {
-            Self::Float(_) => E::kernel().columns,
-            Self::Int8(panels) => panels.columns(),
-        }
-    }
-
-    /// How often columns come out.
-    pub fn count(&self) -> usize {
-        match self {
-            Self::Float(panels) => panels.count,
-            Self::Int8(panels) => panels.count(),
-        }
-    }
-
-    /// Whether what is computed must be equal to the bit on every processor.
-    pub fn is_exact(&self) -> bool {
-        matches!(self, Self::Int8(_))
-    }
-
-    /// How rows are cut among tasks.
-    pub fn runs(&self, rows: usize) -> Runs {
-        match self {
-            Self::Float(_) => Runs::of(rows),
-            Self::Int8(_) => Runs::of_independent(rows),
-        }
-    }
-
-    /// Rows of floats `[count, width]` as [`Self::multiply`] reads them, [`ld`] apart: rounded, into
-    /// `kept` where the backward pass reads them too. Integers are made of the floats themselves.
-    pub fn operand<'a>(
-        &self,
-        x: &'a [f32],
-        width: usize,
-        kept: Option<&'a mut [E]>,
-    ) -> Rows<'a, E> {
-        let x_ld = ld::<E>(width);
-        match (self, kept) {
-            // They are for f32 alone, so nothing is converted.
-            (Self::Int8(_), None) if x_ld == width => Rows::Borrowed(bytemuck::cast_slice(x)),
-            (_, Some(kept)) => {
-                round_rows(x, width, x_ld, kept);
-                Rows::Borrowed(kept)
-            }
-            (_, None) => {
-                let mut rounded = room(x.len() / width.max(1), width, x_ld);
-                round_rows(x, width, x_ld, &mut rounded);
-                Rows::Owned(rounded)
-            }
-        }
-    }
-
-    /// Multiplies `count` rows, `ld` apart; see [`multiply`].
-    pub fn multiply(
-        &self,
-        rows: &[E],
-        ld: usize,
-        count: usize,
-        mut epilogue: impl FnMut(Range<usize>, usize, &[f32]),
-    ) {
-        match self {
-            Self::Float(panels) => multiply(rows, ld, count, panels, epilogue),
-            Self::Int8(panels) => {
-                for block in row_blocks(count) {
-                    // Integers are for f32 alone, so nothing is converted.
-                    let x = bytemuck::cast_slice(&rows[block.start * ld..]);
-                    panels.multiply(x, ld, block.len(), |first, products| {
-                        epilogue(block.clone(), first, products);
-                    });
-                }
-            }
-        }
-    }
 }
 
 /// A panel's products, from the beginning of a cache line on.
@@ -155,6 +69,23 @@ pub fn multiply<E: Element>(
             }
             let products = &products[..block.len() * kernel.columns];
             epilogue(block.clone(), panel * kernel.columns, products);
+        }
+    }
+}
+
+/// Rows of floats `[count, width]` as [`multiply`] reads them, [`ld`] apart: rounded, into `kept`
+/// where the backward pass reads them too.
+pub fn operand<'a, E: Element>(x: &[f32], width: usize, kept: Option<&'a mut [E]>) -> Rows<'a, E> {
+    let x_ld = ld::<E>(width);
+    match kept {
+        Some(kept) => {
+            round_rows(x, width, x_ld, kept);
+            Rows::Borrowed(kept)
+        }
+        None => {
+            let mut rounded = room(x.len() / width.max(1), width, x_ld);
+            round_rows(x, width, x_ld, &mut rounded);
+            Rows::Owned(rounded)
         }
     }
 }

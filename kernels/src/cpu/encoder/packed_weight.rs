@@ -3,12 +3,10 @@
 //! An optimizer that has a weight's new values in the cache packs them there and then; who changes
 //! a weight otherwise says so, and it is packed before its next use.
 
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use super::linear::Forward;
 use crate::cpu::Element;
 use crate::cpu::adamw::{self, Step, Values};
-use crate::cpu::int8::Int8Panels;
 use crate::cpu::pack::{Panels, WeightRows, rows_together, weight_rows};
 use crate::cpu::parallel::for_each;
 use crate::gradients::Follower;
@@ -27,7 +25,7 @@ struct Versioned<E: Element> {
 /// The weight of the two products that read it.
 pub struct Products<E: Element> {
     /// For the forward pass.
-    pub forward: Forward<E>,
+    pub forward: Panels<E>,
     /// For the input's gradient, where there is to be one.
     pub backward: Option<Panels<E>>,
 }
@@ -45,16 +43,10 @@ impl<E: Element> std::ops::Deref for Guard<'_, E> {
 
 impl<E: Element> PackedWeight<E> {
     /// Room for a weight `[out, in]`, with panels for the backward pass where it `learns`.
-    pub fn float((outputs, inputs): (usize, usize), learns: bool) -> Self {
+    pub fn new((outputs, inputs): (usize, usize), learns: bool) -> Self {
         let backward = learns.then(|| Panels::new(outputs, inputs));
-        let forward = Forward::Float(Panels::new(inputs, outputs));
+        let forward = Panels::new(inputs, outputs);
         let products = Products { forward, backward };
-        Self(RwLock::new(Versioned { version: None, inputs, products }))
-    }
-
-    /// Integers `[out, in]`, for inference.
-    pub fn int8(panels: Arc<Int8Panels>, inputs: usize) -> Self {
-        let products = Products { forward: Forward::Int8(panels), backward: None };
         Self(RwLock::new(Versioned { version: None, inputs, products }))
     }
 
@@ -84,14 +76,9 @@ impl<E: Element> PackedWeight<E> {
 }
 
 impl<E: Element> Versioned<E> {
-    /// The panels, to be written. None of integers, which do not change.
+    /// The panels, to be written.
     fn rows(&mut self) -> Vec<WeightRows<'_, E>> {
-        match &mut self.products.forward {
-            Forward::Float(forward) => {
-                weight_rows(self.inputs, forward, self.products.backward.as_mut())
-            }
-            Forward::Int8(_) => Vec::new(),
-        }
+        weight_rows(self.inputs, &mut self.products.forward, self.products.backward.as_mut())
     }
 }
 
@@ -131,11 +118,8 @@ mod tests {
 
     fn panels<E: Element>(packed: &PackedWeight<E>) -> [Vec<E>; 2] {
         let products = packed.read();
-        let (Forward::Float(forward), Some(backward)) = (&products.forward, &products.backward)
-        else {
-            panic!("a weight that learns has two forms")
-        };
-        [forward.data.to_vec(), backward.data.to_vec()]
+        let backward = products.backward.as_ref().expect("a weight that learns has two forms");
+        [products.forward.data.to_vec(), backward.data.to_vec()]
     }
 
     fn a_step_packs_what_it_makes_in<E: Element>(shape: (usize, usize)) {
@@ -153,7 +137,7 @@ mod tests {
         let (mut followed, mut alone) = (random(1, n), random(1, n));
         let zeros = || [vec![0f32; n], vec![0f32; n]];
         let (mut moments, mut moments_alone) = (zeros(), zeros());
-        let packed = PackedWeight::<E>::float(shape, true);
+        let packed = PackedWeight::<E>::new(shape, true);
         packed.follow(&followed, 7);
         for version in [7, 8, 12] {
             let [mean, square] = &mut moments;
@@ -165,7 +149,7 @@ mod tests {
             let expected = if version == 12 { 9 } else { version + 1 };
             assert_eq!(packed.version(), Some(expected));
             packed.follow(&followed, version + 1);
-            let anew = PackedWeight::<E>::float(shape, true);
+            let anew = PackedWeight::<E>::new(shape, true);
             anew.follow(&followed, 0);
             assert!(panels(&packed) == panels(&anew), "{shape:?}, version {version}");
         }

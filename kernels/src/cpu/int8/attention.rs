@@ -1,17 +1,23 @@
 //! Attention in 8-bit integers: both its products are those of a linear layer whose weights are a
 //! head's keys, and its values transposed.
 
+use std::ops::Range;
+
 use super::panels::Integers;
-use super::rows::QuantizedRows;
 use super::weights::{quantise_columns, quantise_weights};
-use super::{Int8Panels, tile};
+use super::{Int8Panels, Plain, QuantizedRows, tile};
 use crate::cpu::Buffer;
 use crate::cpu::attention::Shape;
 use crate::cpu::gemm::prefetch;
+use crate::cpu::lanes::Extremes;
 use crate::cpu::parallel::{for_each, pieces};
 
 /// Queries handled at once.
 const QUERIES: usize = 64;
+
+/// Heads of a short sequence that are one task: each by itself would be less work than its memory
+/// costs.
+const TOGETHER: usize = 3;
 
 /// Attention's context, each head's rows by themselves, so that heads are tasks of their own.
 pub struct ByHead {
@@ -47,14 +53,23 @@ pub fn forward(qkv: &[f32], shape: Shape<'_>) -> ByHead {
     let ranges: Vec<_> = shape.sequences.ranges().collect();
     let asking = |index: usize| shape.queries.of(ranges[index].len());
     let mut context = Buffer::<f32>::any(shape.rows() * hidden);
-    let heads = (0..ranges.len()).flat_map(|index| (0..shape.heads).map(move |head| (index, head)));
-    let lengths = heads.clone().map(|(index, _)| asking(index) * head_dim);
-    let tasks = pieces(&mut context, lengths).into_iter().zip(heads);
-    for_each(tasks.collect(), |_, (out, (index, head)): (&mut [f32], (usize, usize))| {
+    let groups = (0..ranges.len()).flat_map(|index| {
+        let together = if ranges[index].len() > QUERIES { 1 } else { TOGETHER };
+        let firsts = (0..shape.heads).step_by(together);
+        firsts.map(move |first| (index, first..(first + together).min(shape.heads)))
+    });
+    let lengths = groups.clone().map(|(index, heads)| asking(index) * heads.len() * head_dim);
+    let tasks = pieces(&mut context, lengths).into_iter().zip(groups);
+    for_each(tasks.collect(), |_, (out, (index, heads)): (&mut [f32], (usize, Range<usize>))| {
         let rows = ranges[index].clone();
-        if !rows.is_empty() {
-            let qkv = &qkv[rows.start * 3 * hidden..rows.end * 3 * hidden];
-            Head { qkv, hidden, head_dim, first: head * head_dim, n: rows.len() }.forward(out);
+        if rows.is_empty() {
+            return;
+        }
+        let qkv = &qkv[rows.start * 3 * hidden..rows.end * 3 * hidden];
+        let mut room = Room::new();
+        for (head, out) in heads.zip(out.chunks_exact_mut(asking(index) * head_dim)) {
+            let head = Head { qkv, hidden, head_dim, first: head * head_dim, n: rows.len() };
+            head.forward(out, &mut room);
         }
     });
     let mut starts = vec![0];
@@ -63,6 +78,28 @@ pub fn forward(qkv: &[f32], shape: Shape<'_>) -> ByHead {
         Some(*start)
     }));
     ByHead { context, starts, hidden, head_dim }
+}
+
+/// What heads need one after the other.
+struct Room {
+    integers: Vec<i8>,
+    scales: Vec<f32>,
+    keys: Int8Panels,
+    values: Int8Panels,
+    queries: QuantizedRows,
+    scores: Vec<f32>,
+    extremes: Vec<Extremes>,
+    probabilities: QuantizedRows,
+    products: Vec<i32>,
+}
+
+impl Room {
+    fn new() -> Self {
+        let (keys, values) = (Int8Panels::empty(tile()), Int8Panels::empty(tile()));
+        let (queries, probabilities): (QuantizedRows, QuantizedRows) = Default::default();
+        let (integers, scales, scores, extremes, products) = Default::default();
+        Self { integers, scales, keys, values, queries, scores, extremes, probabilities, products }
+    }
 }
 
 /// One head of one sequence.
@@ -82,48 +119,60 @@ impl Head<'_> {
         &self.qkv[(row * 3 + part) * self.hidden + self.first..][..self.head_dim]
     }
 
+    /// Has a row's queries, keys and values come nearer.
+    fn fetch(&self, row: usize) {
+        (0..3).for_each(|part| prefetch(self.row(part, row)));
+    }
+
     /// The context of as many first rows as there is room for, `[rows, head_dim]`.
     ///
     /// A row's part is a line or two in a page of its own, for which a processor that is not told of
-    /// it waits each time.
-    fn forward(&self, out: &mut [f32]) {
+    /// it waits each time: so what a head reads is fetched while the head before it is at work.
+    fn forward(&self, out: &mut [f32], room: &mut Room) {
         let (n, d, ld) = (self.n, self.head_dim, 3 * self.hidden);
-        if n > QUERIES {
-            for (part, count) in [(1, n), (0, out.len() / d), (2, n)] {
-                (0..count).for_each(|row| prefetch(self.row(part, row)));
-            }
-        } else if self.first == 0 {
-            // All heads' parts stay in the second cache.
-            prefetch(self.qkv);
+        if self.first == 0 {
+            (0..n).for_each(|row| self.fetch(row));
         }
-        let mut integers = vec![0i8; n * d];
-        let keys = (0..n).zip(integers.chunks_exact_mut(d));
-        let scales: Vec<f32> =
-            keys.map(|(row, integers)| quantise_weights(self.row(1, row), integers)).collect();
-        let mut keys = Int8Panels::empty(tile());
-        keys.fill(Integers::ByOutput(&integers), &scales, d);
-        let mut scales = vec![0f32; d];
-        quantise_columns(&self.qkv[2 * self.hidden + self.first..], ld, &mut scales, &mut integers);
-        let mut values = Int8Panels::empty(tile());
-        values.fill(Integers::ByInput(&integers), &scales, n);
+        let next = Head { first: self.first + d, ..*self };
+        let mut to_fetch = if next.first < self.hidden { 0..n } else { 0..0 };
+        // All of them by the time that all queries are through.
+        let fetched_with_each = n.div_ceil((out.len() / d).max(1));
+        room.integers.resize(n * d, 0);
+        room.scales.clear();
+        for (row, integers) in (0..n).zip(room.integers.chunks_exact_mut(d)) {
+            room.scales.push(quantise_weights(self.row(1, row), integers));
+        }
+        room.keys.fill(Integers::ByOutput(&room.integers), &room.scales, d);
+        room.scales.resize(d, 0.0);
+        let values = &self.qkv[2 * self.hidden + self.first..];
+        quantise_columns(values, ld, &mut room.scales[..d], &mut room.integers);
+        room.values.fill(Integers::ByInput(&room.integers), &room.scales[..d], n);
 
         let scale = 1.0 / (d as f32).sqrt();
-        let (scores_ld, context_ld) = (keys.padded_columns(), values.padded_columns());
-        let (mut queries, mut probabilities): (QuantizedRows, QuantizedRows) = Default::default();
-        let (mut scores, mut context) = (Vec::new(), Vec::new());
         for (index, out) in out.chunks_mut(QUERIES * d).enumerate() {
             let (first, count) = (index * QUERIES, out.len() / d);
             let x = &self.qkv[first * ld + self.first..];
-            queries.quantise(keys.tile(), x, ld, (count, d));
-            keys.multiply_rows(&queries, (0, scores_ld), &mut scores, scores_ld);
-            probabilities.reset(values.tile(), count, n);
-            for scores in scores.chunks_exact(scores_ld).take(count) {
-                probabilities.push_probabilities(values.tile(), &scores[..n], scale);
+            room.queries.quantise(room.keys.tile(), x, ld, (count, d));
+            room.scores.resize(count * n, 0.0);
+            room.extremes.clear();
+            room.extremes.resize(count, Extremes::NONE);
+            let scores = (room.scores.as_mut_slice(), n);
+            let (extremes, products) = (&mut room.extremes, &mut room.products);
+            room.keys.multiply(&room.queries, (Plain, None), scores, extremes, products);
+            room.probabilities.begin(room.values.tile(), count, n);
+            for (scores, extremes) in room.scores.chunks_exact(n).zip(&room.extremes) {
+                to_fetch.by_ref().take(fetched_with_each).for_each(|row| next.fetch(row));
+                let (_, most) = extremes.range();
+                room.probabilities.push_probabilities(room.values.tile(), scores, most, scale);
             }
-            values.multiply_rows(&probabilities, (0, context_ld), &mut context, context_ld);
-            for (out, row) in out.chunks_exact_mut(d).zip(context.chunks_exact(context_ld)) {
-                out.copy_from_slice(&row[..d]);
-            }
+            let probabilities = &room.probabilities;
+            room.values.multiply(
+                probabilities,
+                (Plain, None),
+                (out, d),
+                &mut [],
+                &mut room.products,
+            );
         }
     }
 }

@@ -3,10 +3,10 @@
 use super::rows::QuantizedRows;
 use super::spans::{SPAN, fits};
 use super::{DEPTH, Tile};
-use crate::cpu::dispatch;
+use crate::cpu::lanes::{self, Extremes, Finish, Products};
 
-/// Columns whose products are handed on together: whole panels of every tile, so that what happens
-/// to them runs in long vectors, and few enough that they stay in the first cache.
+/// Columns whose products are finished together: whole panels of every tile, so that what happens to
+/// them runs in long vectors, and few enough that they stay in the first cache.
 const STRIP: usize = 96;
 
 /// A quantised weight `[out, in]`, `w = q · scale[out]`, in the order in which tiles read it.
@@ -158,67 +158,48 @@ impl Int8Panels {
         self.inputs
     }
 
-    /// Columns of a strip of products.
-    pub fn columns(&self) -> usize {
-        STRIP
-    }
-
-    /// How many strips.
-    pub fn count(&self) -> usize {
-        self.scales.len().div_ceil(STRIP)
-    }
-
-    /// Multiplies rows `[count, in]`, `ld` apart. `epilogue` gets, strip by strip, the first of its
-    /// columns, and the products `[count, `[`Self::columns`]`]`, without bias.
-    pub fn multiply(
-        &self,
-        x: &[f32],
-        ld: usize,
-        count: usize,
-        mut epilogue: impl FnMut(usize, &[f32]),
-    ) {
-        let mut rows = QuantizedRows::default();
-        rows.quantise(&self.tile, x, ld, (count, self.inputs));
-        let mut products = Vec::new();
-        for first in (0..self.scales.len()).step_by(STRIP) {
-            let columns = STRIP.min(self.scales.len() - first);
-            self.multiply_rows(&rows, (first, columns), &mut products, STRIP);
-            epilogue(first, &products[..count * STRIP]);
-        }
-    }
-
-    /// Products of rows with some columns, which begin and end with panels: `[rows, columns]`, `ld`
-    /// apart.
-    pub(super) fn multiply_rows(
-        &self,
+    /// Multiplies quantised rows, without bias where there is none: `finish` makes of the products
+    /// what goes to `out`, rows `ld` apart. Where there are extremes, one a row, they take up what
+    /// came out. `integers` is room for the products.
+    pub fn multiply<'a>(
+        &'a self,
         rows: &QuantizedRows,
-        (first, columns): (usize, usize),
-        products: &mut Vec<f32>,
-        ld: usize,
+        (finish, bias): (impl Finish, Option<&'a [f32]>),
+        (out, ld): (&mut [f32], usize),
+        extremes: &mut [Extremes],
+        integers: &mut Vec<i32>,
     ) {
         let padded = rows.scales.len().next_multiple_of(self.tile.rows);
-        if products.len() < padded * ld {
-            products.resize(padded * ld, 0.0);
+        if integers.len() < padded * STRIP {
+            integers.resize(padded * STRIP, 0);
         }
         let a = (rows.data.as_slice(), rows.stride);
-        // The integers become floats in their place.
-        let integers: &mut [i32] = bytemuck::cast_slice_mut(products);
-        for column in (0..columns).step_by(self.tile.columns) {
-            let panel = (first + column) / self.tile.columns;
-            let fits = &self.fits[panel * self.spans..][..self.spans];
-            let b = (&self.data[(first + column) * self.depth..], fits);
-            self.tile.multiply(a, b, self.depth, padded, (&mut integers[column..], ld));
+        for first in (0..self.outputs).step_by(STRIP) {
+            let columns = STRIP.min(self.scales.len() - first);
+            for column in (0..columns).step_by(self.tile.columns) {
+                let panel = (first + column) / self.tile.columns;
+                let fits = &self.fits[panel * self.spans..][..self.spans];
+                let b = (&self.data[(first + column) * self.depth..], fits);
+                self.tile.multiply(a, b, self.depth, padded, (&mut integers[column..], STRIP));
+            }
+            let wanted = first..(first + columns).min(self.outputs);
+            let scales = &self.scales[wanted.clone()];
+            let products = Products {
+                integers,
+                ld: STRIP,
+                row_scales: &rows.scales,
+                zeros: &rows.zeros,
+                sums: &self.sums[wanted.clone()],
+                scales,
+                // Who has none does not look at it.
+                bias: bias.map_or(scales, |bias| &bias[wanted]),
+            };
+            lanes::finish(finish, &products, &mut out[first..], ld, extremes);
         }
-        let (sums, scales) = (&self.sums[first..][..columns], &self.scales[first..][..columns]);
-        dequantise(products, ld, rows, sums, scales);
     }
 
-    /// Columns with those that fill the last panel up.
-    pub(super) fn padded_columns(&self) -> usize {
-        self.scales.len()
-    }
-
-    pub(super) fn tile(&self) -> &Tile {
+    /// How it is multiplied.
+    pub fn tile(&self) -> &Tile {
         &self.tile
     }
 }
@@ -261,25 +242,4 @@ fn put_columns<const GROUP: usize>(
             }
         }
     }
-}
-
-dispatch! {
-/// Integer products `[rows, ld]`, the columns' sums and scales → `(product − zero · sum) · (scale
-/// of the row · of the column)`.
-fn dequantise(
-    products: &mut [f32],
-    ld: usize,
-    rows: &QuantizedRows,
-    sums: &[i32],
-    scales: &[f32],
-) {
-    let of_rows = rows.scales.iter().zip(&rows.zeros);
-    for (products, (scale, zero)) in products.chunks_mut(ld).zip(of_rows) {
-        let of_columns = sums.iter().zip(scales);
-        for (x, (sum, column_scale)) in products.iter_mut().zip(of_columns) {
-            let integer = x.to_bits() as i32 - zero * sum;
-            *x = integer as f32 * (scale * column_scale);
-        }
-    }
-}
 }

@@ -1,10 +1,12 @@
 //! Activations as unsigned 7-bit integers, with a scale and a zero point a row.
 
+use std::f32::consts::LOG2_E;
+
 use super::{DEPTH, Tile};
 use crate::cpu::dispatch;
-use crate::cpu::exact::exp_of_negative;
+use crate::cpu::exact::exp2_times_127;
 use crate::cpu::gemm::prefetch;
-use crate::cpu::lanes::{Lanes, Map, ROUND, constant, largest, map_to_bytes, range};
+use crate::cpu::lanes::{Lanes, Map, ROUND, constant, map_to_bytes, range};
 
 /// Quantised rows: `x = (q − zero) · scale`.
 #[derive(Debug, Default)]
@@ -21,44 +23,60 @@ pub struct QuantizedRows {
 /// The largest activation.
 pub(super) const MOST: f32 = 127.0;
 impl QuantizedRows {
-    /// Room for so many rows of so many columns, all of them zeros.
-    pub(super) fn reset(&mut self, tile: &Tile, rows: usize, columns: usize) {
+    /// Room for so many rows of so many columns. What lies behind a row and behind the last one is of
+    /// no account: weights are 0 there, and nobody looks at such rows' products.
+    pub fn begin(&mut self, tile: &Tile, rows: usize, columns: usize) {
         self.stride = columns.next_multiple_of(DEPTH) * tile.activation_bytes;
-        self.data.clear();
-        self.data.resize(rows.next_multiple_of(tile.rows) * self.stride, 0);
+        let size = rows.next_multiple_of(tile.rows) * self.stride;
+        if self.data.len() < size {
+            self.data.resize(size, 0);
+        }
         self.scales.clear();
         self.zeros.clear();
     }
 
     /// Takes up one row of scores as probabilities: integers of 127 · e^((x − most) · scale), of
-    /// which the scale is one by their sum, so that what they stand for adds up to 1.
-    pub(super) fn push_probabilities(&mut self, tile: &Tile, scores: &[f32], scale: f32) {
+    /// which the scale is one by their sum, so that what they stand for adds up to 1. `most` is the
+    /// largest score.
+    pub(super) fn push_probabilities(
+        &mut self,
+        tile: &Tile,
+        scores: &[f32],
+        most: f32,
+        scale: f32,
+    ) {
         let row = self.scales.len();
-        let mut sum = 0;
-        self.put(tile, row, scores.len(), |out| exponentials(scores, scale, out, &mut sum));
+        let (mut sum, map) = (0, Exponential { most, scale: scale * LOG2_E });
+        self.put(tile, row, scores.len(), |out| exponentials(scores, map, out, &mut sum));
         self.scales.push(1.0 / sum as f32);
         self.zeros.push(0);
     }
 
+    /// Takes up one row, whose numbers lie between these two; 0 is one of them or lies between.
+    pub fn push(&mut self, tile: &Tile, x: &[f32], range: (f32, f32)) {
+        let (scale, inverse, zero) = scale(range);
+        let (row, map) = (self.scales.len(), Quantise { inverse, zero: zero as f32 });
+        self.put(tile, row, x.len(), |out| quantise_row(x, map, out));
+        self.scales.push(scale);
+        self.zeros.push(zero);
+    }
+
     /// Takes up rows `[count, columns]`, `ld` apart.
-    pub(super) fn quantise(
+    pub fn quantise(
         &mut self,
         tile: &Tile,
         x: &[f32],
         ld: usize,
         (count, columns): (usize, usize),
     ) {
-        self.reset(tile, count, columns);
+        self.begin(tile, count, columns);
         for row in 0..count {
             // The next row comes from a farther cache meanwhile.
             if row + 1 < count {
                 prefetch(&x[(row + 1) * ld..][..columns]);
             }
             let x = &x[row * ld..][..columns];
-            let mut found = (1.0, 0);
-            self.put(tile, row, columns, |out| quantise_row(x, out, &mut found));
-            self.scales.push(found.0);
-            self.zeros.push(found.1);
+            self.push(tile, x, range(x));
         }
     }
 
@@ -110,14 +128,12 @@ impl Map for Quantise {
 }
 
 dispatch! {
-fn quantise_row(x: &[f32], out: &mut [u8], found: &mut (f32, i32)) {
-    let (scale, inverse, zero) = scale(range(x));
-    map_to_bytes(Quantise { inverse, zero: zero as f32 }, x, out);
-    *found = (scale, zero);
+fn quantise_row(x: &[f32], map: Quantise, out: &mut [u8]) {
+    map_to_bytes(map, x, out);
 }
 }
 
-/// 127 · e^((x − most) · scale), rounded.
+/// 127 · 2^((x − most) · scale), rounded.
 #[derive(Clone, Copy)]
 struct Exponential {
     most: f32,
@@ -127,14 +143,13 @@ struct Exponential {
 impl Map for Exponential {
     #[inline(always)]
     fn on<T: Lanes>(self, x: T) -> T {
-        let x = (x - T::splat(self.most)) * T::splat(self.scale);
-        exp_of_negative(x) * constant!(T, MOST) + constant!(T, ROUND)
+        exp2_times_127((x - T::splat(self.most)) * T::splat(self.scale)) + constant!(T, ROUND)
     }
 }
 
 dispatch! {
 /// Scores become integers; `sum` is their sum.
-fn exponentials(scores: &[f32], scale: f32, out: &mut [u8], sum: &mut i32) {
-    *sum = map_to_bytes(Exponential { most: largest(scores), scale }, scores, out);
+fn exponentials(scores: &[f32], map: Exponential, out: &mut [u8], sum: &mut i32) {
+    *sum = map_to_bytes(map, scores, out);
 }
 }

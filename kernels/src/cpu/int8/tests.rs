@@ -42,12 +42,10 @@ fn every_tile_gives_the_same_integers() {
                 .map(|tile| {
                     let panels = Int8Panels::with(tile, row, &scales, inputs);
                     let mut y = vec![0f32; rows * outputs];
-                    panels.multiply(&x, inputs, rows, |first, products| {
-                        let here = panels.columns().min(outputs - first);
-                        for (row, from) in products.chunks_exact(panels.columns()).enumerate() {
-                            y[row * outputs + first..][..here].copy_from_slice(&from[..here]);
-                        }
-                    });
+                    let mut quantised = QuantizedRows::default();
+                    quantised.quantise(&tile, &x, inputs, (rows, inputs));
+                    let out = (y.as_mut_slice(), outputs);
+                    panels.multiply(&quantised, (Plain, None), out, &mut [], &mut Vec::new());
                     y
                 })
                 .collect();

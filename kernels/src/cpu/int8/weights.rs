@@ -38,8 +38,8 @@ fn quantise_row(x: &[f32], integers: &mut [i8], scale: &mut f32) {
         *scale = 1.0;
         return;
     }
-    let inverses = [LIMIT / most; 16];
-    for (q, x) in integers.chunks_mut(16).zip(x.chunks(16)) {
+    let inverses = [LIMIT / most; 64];
+    for (q, x) in integers.chunks_mut(64).zip(x.chunks(64)) {
         round_products(x, &inverses[..x.len()], LIMIT, q);
     }
     *scale = most / LIMIT;

@@ -2,9 +2,9 @@
 //! by lane, and of one vector's chain of operations a processor can have too few waiting.
 
 use std::arch::x86_64::*;
-use std::ops::{Add, Div, Mul, Sub};
+use std::ops::{Add, Mul, Sub};
 
-use super::{Constant, Lanes, Map, rounded};
+use super::{Constant, Extremes, Finish, Lanes, Map, Products, rounded};
 
 /// Sixteen numbers. Made by the functions below alone, which ask for AVX2.
 #[derive(Clone, Copy)]
@@ -24,7 +24,7 @@ macro_rules! operators {
     )*};
 }
 
-operators!(Add add _mm256_add_ps, Sub sub _mm256_sub_ps, Mul mul _mm256_mul_ps, Div div _mm256_div_ps);
+operators!(Add add _mm256_add_ps, Sub sub _mm256_sub_ps, Mul mul _mm256_mul_ps);
 
 impl Sixteen {
     #[inline(always)]
@@ -68,12 +68,6 @@ impl Lanes for Sixteen {
     }
 
     #[inline(always)]
-    fn abs(self) -> Self {
-        // SAFETY: see above.
-        self.each(|x| unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), x) })
-    }
-
-    #[inline(always)]
     fn or_larger(self, other: Self) -> Self {
         // The second operand where one is not a number.
         // SAFETY: see above.
@@ -94,18 +88,6 @@ impl Lanes for Sixteen {
             _mm256_castsi256_ps(_mm256_slli_epi32::<23>(n))
         })
     }
-
-    #[inline(always)]
-    fn choose(self, at_least_0: Self, not: Self) -> Self {
-        // SAFETY: see above.
-        unsafe {
-            let of = |x| _mm256_cmp_ps::<_CMP_GE_OQ>(x, _mm256_setzero_ps());
-            Self(
-                _mm256_blendv_ps(not.0, at_least_0.0, of(self.0)),
-                _mm256_blendv_ps(not.1, at_least_0.1, of(self.1)),
-            )
-        }
-    }
 }
 
 /// The rest of a slice with zeros behind it.
@@ -116,20 +98,47 @@ fn padded(rest: &[f32]) -> [f32; 16] {
     whole
 }
 
-/// See [`super::map_sums`].
+/// See [`super::finish`].
 #[target_feature(enable = "avx2")]
-pub fn map_sums(map: impl Map, x: &[f32], y: &[f32], out: &mut [f32]) {
-    let (x, rest) = x.as_chunks::<16>();
-    let (y, rest_y) = y.as_chunks::<16>();
-    let (out, rest_out) = out.as_chunks_mut::<16>();
-    for ((x, y), out) in x.iter().zip(y).zip(out) {
-        // SAFETY: there is AVX2.
-        *out = map.on(unsafe { Sixteen::load(x) + Sixteen::load(y) }).numbers();
+pub fn finish<const LOOK: bool>(
+    finish: impl Finish,
+    products: &Products<'_>,
+    out: &mut [f32],
+    ld: usize,
+    extremes: &mut [Extremes],
+) {
+    let (sums, _) = products.sums.as_chunks::<16>();
+    let (scales, _) = products.scales.as_chunks::<16>();
+    let (bias, _) = products.bias.as_chunks::<16>();
+    for (row, out) in out.chunks_mut(ld).enumerate().take(products.rows()) {
+        let (integers, zero, row_scale) = products.row(row);
+        let whole = integers.as_chunks::<16>().0.iter().zip(out.as_chunks_mut::<16>().0);
+        let whole = whole.zip(sums.iter().zip(scales).zip(bias));
+        let seen = if LOOK { extremes[row] } else { Extremes::NONE };
+        // SAFETY: there is AVX2, and chunks have sixteen numbers.
+        unsafe {
+            let (mut least, mut most) = (Sixteen::load(&seen.least), Sixteen::load(&seen.most));
+            let (zeros, row_scale) = (_mm256_set1_epi32(zero), Sixteen::splat(row_scale));
+            for ((integers, out), ((sums, scales), bias)) in whole {
+                let float = |half: usize| {
+                    let x = _mm256_loadu_si256(integers.as_ptr().add(half).cast());
+                    let sums = _mm256_loadu_si256(sums.as_ptr().add(half).cast());
+                    _mm256_cvtepi32_ps(_mm256_sub_epi32(x, _mm256_mullo_epi32(zeros, sums)))
+                };
+                let x = Sixteen(float(0), float(8)) * (row_scale * Sixteen::load(scales));
+                let y = finish.on(x, Sixteen::load(bias));
+                if LOOK {
+                    (least, most) = (least.or_smaller(y), most.or_larger(y));
+                }
+                _mm256_storeu_ps(out.as_mut_ptr(), y.0);
+                _mm256_storeu_ps(out.as_mut_ptr().add(8), y.1);
+            }
+            if LOOK {
+                extremes[row] = Extremes { least: least.numbers(), most: most.numbers() };
+            }
+        }
+        products.rest::<16>(finish, row, out, extremes);
     }
-    // SAFETY: as above.
-    let last = unsafe { Sixteen::load(&padded(rest)) + Sixteen::load(&padded(rest_y)) };
-    let last = map.on(last).numbers();
-    rest_out.iter_mut().zip(&last[..rest.len()]).for_each(|(out, x)| *out = *x);
 }
 
 /// Lower bytes of sixteen integers.
@@ -160,8 +169,10 @@ pub fn round_products(x: &[f32], y: &[f32], most: f32, out: &mut [i8]) {
     for ((x, y), out) in x.iter().zip(y).zip(out) {
         *out = bytes(x, y);
     }
-    let last = bytes(&padded(rest), &padded(rest_y));
-    rest_out.iter_mut().zip(&last[..rest.len()]).for_each(|(out, q)| *out = *q);
+    if !rest.is_empty() {
+        let last = bytes(&padded(rest), &padded(rest_y));
+        rest_out.iter_mut().zip(&last[..rest.len()]).for_each(|(out, q)| *out = *q);
+    }
 }
 
 /// See [`super::map_to_bytes`].
@@ -202,33 +213,20 @@ pub fn range(x: &[f32]) -> (f32, f32) {
         let x = unsafe { Sixteen::load(x) };
         (least, most) = (least.or_smaller(x), most.or_larger(x));
     }
-    // Zeros are among them anyway.
-    // SAFETY: as above.
-    let x = unsafe { Sixteen::load(&padded(rest)) };
-    (least, most) = (least.or_smaller(x), most.or_larger(x));
-    (across(least, f32::or_smaller), across(most, f32::or_larger))
+    if !rest.is_empty() {
+        // Zeros are among them anyway.
+        // SAFETY: as above.
+        let x = unsafe { Sixteen::load(&padded(rest)) };
+        (least, most) = (least.or_smaller(x), most.or_larger(x));
+    }
+    let least = across(_mm256_min_ps(least.0, least.1), |x, y| _mm_min_ps(x, y));
+    (least, across(_mm256_max_ps(most.0, most.1), |x, y| _mm_max_ps(x, y)))
 }
 
-/// See [`super::largest`].
+/// One number of eight.
 #[target_feature(enable = "avx2")]
-pub fn largest(x: &[f32]) -> f32 {
-    let mut most = Sixteen::splat(f32::NEG_INFINITY);
-    let (x, rest) = x.as_chunks::<16>();
-    for x in x {
-        // SAFETY: there is AVX2.
-        most = most.or_larger(unsafe { Sixteen::load(x) });
-    }
-    rest.iter().fold(across(most, f32::or_larger), |most, x| most.or_larger(*x))
-}
-
-/// One number of sixteen.
-#[inline(always)]
-fn across(x: Sixteen, f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut x = x.numbers();
-    for half in [8, 4, 2, 1] {
-        for lane in 0..half {
-            x[lane] = f(x[lane], x[lane + half]);
-        }
-    }
-    x[0]
+fn across(x: __m256, f: impl Fn(__m128, __m128) -> __m128) -> f32 {
+    let four = f(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+    let two = f(four, _mm_movehl_ps(four, four));
+    _mm_cvtss_f32(f(two, _mm_movehdup_ps(two)))
 }

@@ -1,9 +1,9 @@
 //! Four lanes at once in WebAssembly.
 
 use std::arch::wasm32::*;
-use std::ops::{Add, Div, Mul, Sub};
+use std::ops::{Add, Mul, Sub};
 
-use super::{Constant, Lanes, Map, rounded};
+use super::{Constant, Extremes, Finish, Lanes, Map, Products, rounded};
 
 /// Four numbers.
 #[derive(Clone, Copy)]
@@ -22,7 +22,7 @@ macro_rules! operators {
     )*};
 }
 
-operators!(Add add f32x4_add, Sub sub f32x4_sub, Mul mul f32x4_mul, Div div f32x4_div);
+operators!(Add add f32x4_add, Sub sub f32x4_sub, Mul mul f32x4_mul);
 
 impl Lanes for Four {
     #[inline(always)]
@@ -34,11 +34,6 @@ impl Lanes for Four {
     fn constant(x: &'static Constant) -> Self {
         // SAFETY: it is there and aligned. Volatile, or the compiler would make code of it.
         Self(unsafe { std::ptr::from_ref(x).cast::<v128>().read_volatile() })
-    }
-
-    #[inline(always)]
-    fn abs(self) -> Self {
-        Self(f32x4_abs(self.0))
     }
 
     #[inline(always)]
@@ -55,11 +50,6 @@ impl Lanes for Four {
     fn power_of_two(self) -> Self {
         Self(i32x4_shl(i32x4_add(self.0, constant!(Self, f32::from_bits(127)).0), 23))
     }
-
-    #[inline(always)]
-    fn choose(self, at_least_0: Self, not: Self) -> Self {
-        Self(v128_bitselect(at_least_0.0, not.0, f32x4_ge(self.0, f32x4_splat(0.0))))
-    }
 }
 
 #[inline(always)]
@@ -68,22 +58,49 @@ fn load(x: &[f32; 4]) -> Four {
     Four(unsafe { v128_load(x.as_ptr().cast()) })
 }
 
-/// See [`super::map_sums`].
-#[inline(always)]
-pub fn map_sums<'a>(
-    map: impl Map,
-    x: &'a [f32],
-    y: &'a [f32],
-    out: &'a mut [f32],
-) -> (&'a [f32], &'a [f32], &'a mut [f32]) {
-    let (x, rest) = x.as_chunks::<4>();
-    let (y, rest_y) = y.as_chunks::<4>();
-    let (out, rest_out) = out.as_chunks_mut::<4>();
-    for ((x, y), out) in x.iter().zip(y).zip(out) {
-        // SAFETY: there is room for four floats.
-        unsafe { v128_store(out.as_mut_ptr().cast(), map.on(load(x) + load(y)).0) };
+/// See [`super::finish`].
+pub fn finish<const LOOK: bool>(
+    finish: impl Finish,
+    products: &Products<'_>,
+    out: &mut [f32],
+    ld: usize,
+    extremes: &mut [Extremes],
+) {
+    let (sums, _) = products.sums.as_chunks::<4>();
+    let (scales, _) = products.scales.as_chunks::<4>();
+    let (bias, _) = products.bias.as_chunks::<4>();
+    for (row, out) in out.chunks_mut(ld).enumerate().take(products.rows()) {
+        let (integers, zero, row_scale) = products.row(row);
+        let (zeros, row_scale) = (i32x4_splat(zero), Four::splat(row_scale));
+        let whole = integers.as_chunks::<4>().0.iter().zip(out.as_chunks_mut::<4>().0);
+        let whole = whole.zip(sums.iter().zip(scales).zip(bias));
+        let seen = if LOOK { extremes[row] } else { Extremes::NONE };
+        let (mut least, mut most) = (load(&first(seen.least)), load(&first(seen.most)));
+        for ((integers, out), ((sums, scales), bias)) in whole {
+            // SAFETY: chunks have four numbers, and a vector need not be aligned.
+            let (integers, sums) =
+                unsafe { (v128_load(integers.as_ptr().cast()), v128_load(sums.as_ptr().cast())) };
+            let integers = i32x4_sub(integers, i32x4_mul(zeros, sums));
+            let x = Four(f32x4_convert_i32x4(integers)) * (row_scale * load(scales));
+            let y = finish.on(x, load(bias));
+            if LOOK {
+                (least, most) = (least.or_smaller(y), most.or_larger(y));
+            }
+            // SAFETY: there is room for four floats.
+            unsafe { v128_store(out.as_mut_ptr().cast(), y.0) };
+        }
+        if LOOK {
+            extremes[row].least[..4].copy_from_slice(&each(least));
+            extremes[row].most[..4].copy_from_slice(&each(most));
+        }
+        products.rest::<4>(finish, row, out, extremes);
     }
-    (rest, rest_y, rest_out)
+}
+
+/// The first four of sixteen.
+#[inline(always)]
+fn first(x: [f32; 16]) -> [f32; 4] {
+    [x[0], x[1], x[2], x[3]]
 }
 
 /// See [`super::map_to_bytes`].
@@ -147,6 +164,14 @@ fn each(x: Four) -> [f32; 4] {
     ]
 }
 
+/// One number of sixteen.
+#[inline(always)]
+fn across([a, b, c, d]: [Four; 4], f: impl Fn(Four, Four) -> Four) -> f32 {
+    let four = f(f(a, b), f(c, d));
+    let two = f(four, Four(i32x4_shuffle::<2, 3, 2, 3>(four.0, four.0)));
+    f32x4_extract_lane::<0>(f(two, Four(i32x4_shuffle::<1, 1, 1, 1>(two.0, two.0))).0)
+}
+
 /// See [`super::range`].
 #[inline(always)]
 pub fn range(x: &[f32]) -> (&[f32], f32, f32) {
@@ -157,19 +182,5 @@ pub fn range(x: &[f32]) -> (&[f32], f32, f32) {
             (least[i], most[i]) = (least[i].or_smaller(load(x)), most[i].or_larger(load(x)));
         }
     }
-    let least = least.into_iter().flat_map(each).fold(0.0, f32::or_smaller);
-    (rest, least, most.into_iter().flat_map(each).fold(0.0, f32::or_larger))
-}
-
-/// See [`super::largest`].
-#[inline(always)]
-pub fn largest(x: &[f32]) -> (&[f32], f32) {
-    let mut most = [Four::splat(f32::NEG_INFINITY); 4];
-    let (whole, rest) = x.as_chunks::<16>();
-    for x in whole {
-        for (i, x) in x.as_chunks::<4>().0.iter().enumerate() {
-            most[i] = most[i].or_larger(load(x));
-        }
-    }
-    (rest, most.into_iter().flat_map(each).fold(f32::NEG_INFINITY, f32::or_larger))
+    (rest, across(least, Four::or_smaller), across(most, Four::or_larger))
 }

@@ -1,0 +1,191 @@
+//! The layers in integers, for inference: equal to the bit on every processor.
+//!
+//! A block of rows goes from attention's context to the next layer's queries, keys and values
+//! without leaving the second cache, so threads wait for one another twice a layer.
+
+use std::sync::Arc;
+
+use super::elementwise::gelu_tanh;
+use super::{Norm, Rows, add_norm};
+use crate::cpu::Buffer;
+use crate::cpu::attention::{Queries, Shape};
+use crate::cpu::int8::{self, Biased, Gelu, Int8Panels, Plain, QuantizedRows};
+use crate::cpu::lanes::{Extremes, range};
+use crate::cpu::parallel::{Runs, for_each};
+use crate::{Activation, Sequences};
+
+/// A linear layer.
+pub struct Int8Linear {
+    /// The weight `[out, in]`.
+    pub weight: Arc<Int8Panels>,
+    /// `[out]`
+    pub bias: Vec<f32>,
+}
+
+/// One layer's weights; see [`super::Layer`].
+pub struct Int8Layer {
+    /// Queries, keys and values side by side.
+    pub qkv: Int8Linear,
+    /// Behind attention.
+    pub attention_output: Int8Linear,
+    /// Behind that.
+    pub attention_norm: Norm,
+    /// The wide layer.
+    pub intermediate: Int8Linear,
+    /// Back from it.
+    pub output: Int8Linear,
+    /// Behind that.
+    pub output_norm: Norm,
+    /// Attention's heads.
+    pub heads: usize,
+    /// Behind the wide layer.
+    pub activation: Activation,
+}
+
+/// x `[T, H]` through all layers → `[rows, H]`: the rows that are asked for of the last one.
+pub fn forward_in_int8(
+    layers: &[Int8Layer],
+    mut x: Buffer<f32>,
+    sequences: &Sequences,
+    queries: Queries,
+) -> Buffer<f32> {
+    let Some(first) = layers.first() else { return x };
+    let (hidden, tokens) = (first.output.bias.len(), sequences.tokens());
+    let mut qkv = Buffer::<f32>::any(tokens * 3 * hidden);
+    let runs = Runs::of_independent(tokens);
+    for_each(runs.cut(&mut qkv, 3 * hidden), |index, qkv| {
+        let (mut room, count) = (Room::default(), qkv.len() / (3 * hidden));
+        let x = &x[runs.row(index) * hidden..];
+        room.rows.quantise(first.qkv.weight.tile(), x, hidden, (count, hidden));
+        first.qkv.with_bias(&mut room, qkv);
+    });
+    for (index, layer) in layers.iter().enumerate() {
+        let next = layers.get(index + 1);
+        let queries = if next.is_some() { Queries::All } else { queries };
+        let (heads, head_dim) = (layer.heads, hidden / layer.heads);
+        let shape = Shape { sequences, heads, head_dim, dropout: None, queries };
+        let context = int8::attention(&qkv, shape);
+        let chosen = Rows { sequences, queries }.chosen();
+        let mut out = Buffer::<f32>::any(shape.rows() * hidden);
+        let runs = Runs::of_independent(shape.rows());
+        // Attention is done with this layer's.
+        let next_qkv = runs.cut(&mut qkv, if next.is_some() { 3 * hidden } else { 0 });
+        let tasks = runs.cut(&mut out, hidden).into_iter().zip(next_qkv).collect();
+        for_each(tasks, |index, (out, next_qkv): (&mut [f32], &mut [f32])| {
+            let first_row = runs.row(index);
+            let residual = |row| {
+                let row = first_row + row;
+                &x[chosen.as_ref().map_or(row, |rows| rows[row]) * hidden..][..hidden]
+            };
+            let mut room = Room::default();
+            let context = |row, out: &mut [f32]| context.gather(first_row + row, out);
+            layer.behind_attention(context, residual, out, &mut room);
+            if let Some(next) = next {
+                next.qkv.with_bias(&mut room, next_qkv);
+            }
+        });
+        x = out;
+    }
+    x
+}
+
+/// What a task needs from one product to the next.
+#[derive(Default)]
+struct Room {
+    /// The rows that are to be multiplied.
+    rows: QuantizedRows,
+    products: Vec<i32>,
+}
+
+impl Int8Linear {
+    /// The product with the rows at hand and the bias, `[rows, out]`.
+    fn with_bias(&self, room: &mut Room, out: &mut [f32]) {
+        let finish = (Biased, Some(self.bias.as_slice()));
+        let out = (out, self.bias.len());
+        self.weight.multiply(&room.rows, finish, out, &mut [], &mut room.products);
+    }
+
+    /// The product alone.
+    fn without_bias(&self, room: &mut Room, out: &mut [f32]) {
+        let out = (out, self.bias.len());
+        self.weight.multiply(&room.rows, (Plain, None), out, &mut [], &mut room.products);
+    }
+}
+
+impl Int8Layer {
+    /// Of some rows, of which attention's context and input can be had, what comes out of the layer,
+    /// `[rows, H]`: there and quantised, to be multiplied next.
+    fn behind_attention<'a>(
+        &self,
+        context: impl Fn(usize, &mut [f32]),
+        residual: impl Fn(usize) -> &'a [f32],
+        out: &mut [f32],
+        room: &mut Room,
+    ) {
+        let (hidden, wide) = (self.output.bias.len(), self.intermediate.bias.len());
+        let count = out.len() / hidden;
+        let tile = *self.output.weight.tile();
+        let mut row = vec![0f32; hidden];
+        room.rows.begin(&tile, count, hidden);
+        for index in 0..count {
+            context(index, &mut row);
+            room.rows.push(&tile, &row, range(&row));
+        }
+        let mut y = Buffer::<f32>::any(count * hidden);
+        self.attention_output.without_bias(room, &mut y);
+        let mut attended = Buffer::<f32>::any(count * hidden);
+        let bias = &self.attention_output.bias;
+        add_and_norm((&mut y, bias), residual, &self.attention_norm, &mut attended, room, &tile);
+        let mut inner = Buffer::<f32>::any(count * wide);
+        self.widen(&mut inner, room, &tile);
+        self.output.without_bias(room, &mut y);
+        let residual = |row: usize| &attended[row * hidden..][..hidden];
+        add_and_norm((&mut y, &self.output.bias), residual, &self.output_norm, out, room, &tile);
+    }
+
+    /// The wide layer of the rows at hand, `[rows, wide]`, which then are at hand instead.
+    fn widen(&self, inner: &mut [f32], room: &mut Room, tile: &int8::Tile) {
+        let wide = self.intermediate.bias.len();
+        let count = inner.len() / wide;
+        let mut extremes = vec![Extremes::ZERO; count];
+        if self.activation == Activation::Gelu {
+            let (weight, bias) = (&self.intermediate.weight, self.intermediate.bias.as_slice());
+            let (finish, products) = ((Gelu, Some(bias)), &mut room.products);
+            weight.multiply(&room.rows, finish, (&mut *inner, wide), &mut extremes, products);
+        } else {
+            self.intermediate.with_bias(room, inner);
+            inner.iter_mut().for_each(|x| match self.activation {
+                Activation::Gelu | Activation::Identity => {}
+                Activation::GeluTanh => *x = gelu_tanh(*x).0,
+                Activation::Relu => *x = x.max(0.0),
+            });
+            for (extremes, row) in extremes.iter_mut().zip(inner.chunks_exact(wide)) {
+                let (least, most) = range(row);
+                extremes.add(&[least], &[most]);
+            }
+        }
+        room.rows.begin(tile, count, wide);
+        for (row, extremes) in inner.chunks_exact(wide).zip(&extremes) {
+            room.rows.push(tile, row, extremes.range());
+        }
+    }
+}
+
+/// `LayerNorm(y + bias + residual)` of rows: there, and at hand. y is overwritten.
+fn add_and_norm<'a>(
+    (y, bias): (&mut [f32], &[f32]),
+    residual: impl Fn(usize) -> &'a [f32],
+    norm: &Norm,
+    out: &mut [f32],
+    room: &mut Room,
+    tile: &int8::Tile,
+) {
+    let hidden = bias.len();
+    let (mut normed, mut inverse) = (vec![0f32; hidden], 0.0);
+    room.rows.begin(tile, out.len() / hidden, hidden);
+    let rows = y.chunks_exact_mut(hidden).zip(out.chunks_exact_mut(hidden));
+    for (row, (y, out)) in rows.enumerate() {
+        add_norm::norm_row(y, bias, residual(row), norm, out, &mut normed, &mut inverse);
+        room.rows.push(tile, out, range(out));
+    }
+}
