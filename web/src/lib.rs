@@ -6,6 +6,12 @@
 //! A long text is taken step by step, so that the caller can yield, report and cancel in between: `begin` → `read` until
 //! it says `true` → `step` until that does → `finish`.
 
+// Not stable yet; the build asks for that anyway, as it compiles the standard library.
+#![cfg_attr(target_feature = "relaxed-simd", feature(asm_experimental_arch))]
+
+#[cfg(target_feature = "relaxed-simd")]
+#[allow(unsafe_code, reason = "functions that kernels declares and calls")]
+mod by_hand;
 mod error;
 #[cfg(target_feature = "atomics")]
 mod threads;

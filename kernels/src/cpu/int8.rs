@@ -10,6 +10,8 @@
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
+mod by_spans;
 mod coded;
 mod finish;
 mod panels;
@@ -64,15 +66,11 @@ struct Raw {
     a_stride: usize,
     /// The panel, `[depth / group, columns, group]`.
     b: *const i8,
-    /// The one that comes next, or the same.
-    next: *const i8,
-    /// Bytes of a panel.
-    panel_bytes: usize,
     /// Whether all sums of products fit 16 bits, for each of the first spans; no more is known of the
     /// depth behind them.
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_feature = "relaxed-simd"))]
     fits: *const bool,
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(any(target_arch = "x86_64", target_feature = "relaxed-simd"))]
     spans: usize,
     depth: usize,
     rows: usize,
@@ -81,39 +79,13 @@ struct Raw {
     c_stride: usize,
 }
 
+#[cfg(any(target_arch = "x86_64", target_feature = "relaxed-simd"))]
 impl Raw {
-    /// Has the next panel come nearer while the rows from `first` on are multiplied, a part of it
-    /// with each of them: all weights are more than a processor's own caches hold.
-    #[inline(always)]
-    fn fetch_next(&self, first: usize, rows: usize) {
-        const LINE: usize = 64;
-        let lines = self.panel_bytes / LINE;
-        let until = (first + rows).min(self.rows);
-        for line in first * lines / self.rows..until * lines / self.rows {
-            let line = self.next.wrapping_add(line * LINE);
-            #[cfg(target_arch = "x86_64")]
-            // SAFETY: a hint, which touches no memory.
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T1>(line);
-            }
-            #[cfg(target_arch = "wasm32")]
-            // There are no hints in a page; this is a load that nobody waits for.
-            // SAFETY: the line lies in a panel. Volatile, or the compiler would leave it out.
-            unsafe {
-                line.read_volatile();
-            }
-            #[cfg(not(any(target_arch = "x86_64", target_arch = "wasm32")))]
-            let _ = line;
-        }
-    }
-
     /// How much of the depth from `k` on, where a span begins or one that does not fit is gone
     /// through by eights, may be added up in 16 bits.
     ///
     /// # Safety
     /// The flags that `fits` points to must be there.
-    #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     unsafe fn together(&self, k: usize) -> usize {
         // SAFETY: `k` is within the spans.
@@ -146,8 +118,7 @@ pub fn tile() -> Tile {
 
 impl Tile {
     /// Products of rows of activations, `a_stride` bytes apart, with one panel, of whose first spans
-    /// `fits` says whether all sums fit 16 bits: `[rows, columns]`, rows `c_stride` apart. Behind the
-    /// panel may lie others.
+    /// `fits` says whether all sums fit 16 bits: `[rows, columns]`, rows `c_stride` apart.
     ///
     /// # Panics
     /// When an operand is too short for the product: a caller's mistake.
@@ -166,17 +137,13 @@ impl Tile {
         assert!(a.len() >= (rows - 1) * a_stride + depth * self.activation_bytes);
         assert!(panel.len() >= depth * self.columns && depth >= fits.len() * SPAN);
         assert!(c.len() >= (rows - 1) * c_stride + self.columns);
-        let panel_bytes = depth * self.columns;
-        let has_next = panel.len() >= 2 * panel_bytes;
         let raw = Raw {
             a: a.as_ptr(),
             a_stride,
             b: panel.as_ptr(),
-            next: if has_next { panel[panel_bytes..].as_ptr() } else { panel.as_ptr() },
-            panel_bytes,
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_feature = "relaxed-simd"))]
             fits: fits.as_ptr(),
-            #[cfg(target_arch = "x86_64")]
+            #[cfg(any(target_arch = "x86_64", target_feature = "relaxed-simd"))]
             spans: fits.len(),
             depth,
             rows,

@@ -20,7 +20,6 @@ type Sums = [[__m256i; 2]; ROWS];
 #[target_feature(enable = "avx2")]
 unsafe fn run(product: &Raw) {
     for first in (0..product.rows).step_by(ROWS) {
-        product.fetch_next(first, ROWS);
         let mut sums = [[_mm256_setzero_si256(); 2]; ROWS];
         // SAFETY: within the bounds that were checked for the whole product: `ROWS` rows from
         // `first` on, and so many elements of the depth as are left.

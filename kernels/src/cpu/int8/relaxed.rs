@@ -2,19 +2,21 @@
 //! activations above 127 and of sums that 16 bits do not hold; there are neither here.
 //!
 //! What that instruction becomes differs: one instruction on processors with VNNI, and five on
-//! other x86 processors. There it is faster to add its halves up in 16 bits, twice, and to widen
-//! once. Both give the same integers.
+//! other x86 processors. There it is faster to add its halves up in 16 bits as long as they fit, and
+//! to widen once. Both give the same integers.
 
 use std::arch::wasm32::*;
 use std::hint::black_box;
 
-use super::{Raw, Tile};
+use super::by_spans::{SPANS, Sums};
+use super::spans::SPAN;
+use super::{DEPTH, Raw, Tile};
 
 /// The tile that is faster here.
 pub fn tile() -> Tile {
-    let (rows, run): (_, unsafe fn(&Raw)) =
-        if saturates() { (1, in_pairs) } else { (ROWS, at_once) };
-    Tile { rows, columns: 8, group: 4, activation_bytes: 1, asks_for_spans: false, run }
+    let saturates = saturates();
+    let (rows, run): (_, unsafe fn(&Raw)) = if saturates { (1, in_pairs) } else { (ROWS, at_once) };
+    Tile { rows, columns: 8, group: 4, activation_bytes: 1, asks_for_spans: saturates, run }
 }
 
 /// Whether products of bytes are made by the x86 instruction that adds two of them up in 16 bits
@@ -27,7 +29,7 @@ fn saturates() -> bool {
     i32x4_extract_lane::<0>(sums) == 2 * i32::from(i16::MAX)
 }
 
-/// Of the tile that leaves the sums to one instruction, 4 × 8.
+/// Rows of both tiles, 4 × 8.
 const ROWS: usize = 4;
 
 /// # Safety
@@ -55,15 +57,26 @@ unsafe fn at_once(product: &Raw) {
     }
 }
 
-/// 3 × 8: with a fourth row sums do not stay in registers. What three do not divide is left to
-/// one tile of two, or two of them.
-///
 /// # Safety
 /// The product's bounds must hold.
 unsafe fn in_pairs(product: &Raw) {
     let mut first = 0;
     // SAFETY: the caller's promise, and so many rows are left.
     unsafe {
+        if product.spans > 0 {
+            while first < product.rows {
+                match product.rows - first {
+                    1 => rows_by_spans::<1>(product, first),
+                    2 => rows_by_spans::<2>(product, first),
+                    3 => rows_by_spans::<3>(product, first),
+                    _ => rows_by_spans::<ROWS>(product, first),
+                }
+                first += ROWS;
+            }
+            return;
+        }
+        // With a fourth row these sums do not stay in registers. What three do not divide is left
+        // to one tile of two, or two of them.
         while product.rows - first >= 5 || product.rows - first == 3 {
             rows_in_pairs::<3>(product, first);
             first += 3;
@@ -80,29 +93,26 @@ unsafe fn in_pairs(product: &Raw) {
 
 /// # Safety
 /// The product's bounds must hold, and there must be `N` rows from `first` on.
-unsafe fn rows_in_pairs<const N: usize>(product: &Raw, first: usize) {
-    let mut sums = [[i32x4_splat(0); 2]; N];
+unsafe fn rows_by_spans<const N: usize>(product: &Raw, first: usize) {
+    let mut sums: Sums<N> = [[i32x4_splat(0); 2]; N];
     // SAFETY: within the bounds that were checked for the whole product: `N` rows from `first` on,
-    // and two groups of 4 · 8 bytes of the panel (the depth is a multiple of 8).
+    // and so many elements of the depth as are left.
     unsafe {
         let (mut a, mut b) = (product.a.add(first * product.a_stride), product.b);
-        for _ in 0..product.depth / 8 {
-            for half in 0..2 {
-                let b0 = v128_load(b.add(16 * half).cast());
-                let b1 = v128_load(b.add(32 + 16 * half).cast());
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let a = a.add(row * product.a_stride);
-                    let a0 = v128_load32_splat(a.cast());
-                    let a1 = v128_load32_splat(a.add(4).cast());
-                    // At most 4 · 127 · 63, which 16 bits hold.
-                    let pairs = i16x8_add(
-                        i16x8_relaxed_dot_i8x16_i7x16(b0, a0),
-                        i16x8_relaxed_dot_i8x16_i7x16(b1, a1),
-                    );
-                    sums[half] = i32x4_add(sums[half], i32x4_extadd_pairwise_i16x8(pairs));
-                }
+        let mut k = 0;
+        while k < product.depth {
+            let mut here = 0;
+            while product.together(k + here) == SPAN {
+                here += SPAN;
             }
-            (a, b) = (a.add(8), b.add(64));
+            if here > 0 {
+                SPANS[N - 1](a, product.a_stride, b, sums.as_mut_ptr().cast(), here / SPAN);
+            } else {
+                here = DEPTH;
+                add_pairs(a, product.a_stride, b, &mut sums);
+            }
+            (a, b) = (a.add(here), b.add(8 * here));
+            k += here;
         }
         store(&sums, product, first);
     }
@@ -110,8 +120,55 @@ unsafe fn rows_in_pairs<const N: usize>(product: &Raw, first: usize) {
 
 /// # Safety
 /// The product's bounds must hold, and there must be `N` rows from `first` on.
+unsafe fn rows_in_pairs<const N: usize>(product: &Raw, first: usize) {
+    let mut sums: Sums<N> = [[i32x4_splat(0); 2]; N];
+    // SAFETY: within the bounds that were checked for the whole product: `N` rows from `first` on,
+    // and a depth that is a multiple of 8.
+    unsafe {
+        let (mut a, mut b) = (product.a.add(first * product.a_stride), product.b);
+        for _ in 0..product.depth / DEPTH {
+            add_pairs(a, product.a_stride, b, &mut sums);
+            (a, b) = (a.add(DEPTH), b.add(8 * DEPTH));
+        }
+        store(&sums, product, first);
+    }
+}
+
+/// Adds the products of [`DEPTH`] elements of any weights.
+///
+/// # Safety
+/// There must be so many elements of `N` rows and of the panel.
 #[inline(always)]
-unsafe fn store<const N: usize>(sums: &[[v128; 2]; N], product: &Raw, first: usize) {
+unsafe fn add_pairs<const N: usize>(
+    a: *const u8,
+    a_stride: usize,
+    b: *const i8,
+    sums: &mut Sums<N>,
+) {
+    for half in 0..2 {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let b0 = v128_load(b.add(16 * half).cast());
+            let b1 = v128_load(b.add(32 + 16 * half).cast());
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let a = a.add(row * a_stride);
+                let a0 = v128_load32_splat(a.cast());
+                let a1 = v128_load32_splat(a.add(4).cast());
+                // At most 4 · 127 · 63, which 16 bits hold.
+                let pairs = i16x8_add(
+                    i16x8_relaxed_dot_i8x16_i7x16(b0, a0),
+                    i16x8_relaxed_dot_i8x16_i7x16(b1, a1),
+                );
+                sums[half] = i32x4_add(sums[half], i32x4_extadd_pairwise_i16x8(pairs));
+            }
+        }
+    }
+}
+
+/// # Safety
+/// The product's bounds must hold, and there must be `N` rows from `first` on.
+#[inline(always)]
+unsafe fn store<const N: usize>(sums: &Sums<N>, product: &Raw, first: usize) {
     for (row, sums) in sums.iter().enumerate() {
         // SAFETY: within the bounds that were checked for the whole product.
         unsafe {
