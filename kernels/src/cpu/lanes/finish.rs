@@ -52,10 +52,11 @@ impl Products<'_> {
         out: &mut [f32],
         extremes: &mut [Extremes],
     ) {
-        for column in self.scales.len() / N * N..self.scales.len() {
-            out[column] = self.one(finish, row, column);
+        let whole = self.scales.len() / N * N;
+        for (column, out) in out[..self.scales.len()].iter_mut().enumerate().skip(whole) {
+            *out = self.one(finish, row, column);
             if let Some(extremes) = extremes.get_mut(row) {
-                extremes.add(&[out[column]], &[out[column]]);
+                extremes.add(&[*out], &[*out]);
             }
         }
     }
