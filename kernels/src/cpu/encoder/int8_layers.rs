@@ -1,4 +1,4 @@
-//! The layers in integers, for inference: equal to the bit on every processor.
+//! The layers in integers, for inference: equal to the bit on every processor, and without dropout.
 //!
 //! A block of rows goes from attention's context to the next layer's queries, keys and values
 //! without leaving the second cache, so threads wait for one another twice a layer.
