@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { assertSamePredictions, engine, launch, nativePredictions, openEmbedding, serve, siteWithEmbedding, watchedPage } from './support.js';
+import { assertSamePredictions, engine, launch, nativePredictions, noWorkers, openEmbedding, serve, siteWithEmbedding, watchedPage } from './support.js';
 
 /** A build, and the threads to ask for. @type {[string, number][]} */
 const RUNS = [['simd', 1], ['relaxed', 1], ['relaxed-threads', 1], ['relaxed-threads', 2]];
@@ -52,8 +52,7 @@ describe('the engine’s builds', () => {
         assert.equal(await worker.evaluate(() => typeof globalThis.fetch), 'undefined', 'no network');
       }
       await page.evaluate(() => /** @type {any} */ (globalThis).classifier.close());
-      for (let tries = 0; page.workers().length && tries < 50; tries++) await page.waitForTimeout(100);
-      assert.equal(page.workers().length, 0, 'no worker is left');
+      await noWorkers(page);
       assert.deepEqual(requests.filter((url) => !url.startsWith(server.url)), [], 'its own origin alone, and no blob');
       assert.deepEqual(troubles, []);
       await context.close();

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { copyOfSite, engine, launch, manifest, openReady, remove, rewrite, serve, SITE, watchedPage } from './support.js';
+import { copyOfSite, engine, launch, manifest, noWorkers, openReady, remove, rewrite, serve, SITE, watchedPage } from './support.js';
 
 const MODEL = `model/${manifest.files.model.path}`;
 const TOKENIZER = `model/${manifest.files.tokenizer.path}`;
@@ -79,7 +79,7 @@ describe('the page says what is wrong when', () => {
       assert.match(await alert.innerText(), message);
       assert.ok(await page.locator('#retry').isVisible());
       assert.equal(await page.getAttribute('#answer', 'aria-busy'), 'false');
-      assert.equal(page.workers().length, 0, 'no worker is left behind');
+      await noWorkers(page);
     });
   }
 
@@ -88,7 +88,7 @@ describe('the page says what is wrong when', () => {
     await page.goto(url);
     await page.getByRole('alert').waitFor();
     assert.match(await page.getByRole('alert').innerText(), /thread\.js.*missing/s);
-    assert.equal(page.workers().length, 0, 'no worker is left behind');
+    await noWorkers(page);
   });
 
   test('the browser has no WebAssembly', async (t) => {

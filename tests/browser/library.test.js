@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
-import { assertSamePredictions, engine, launch, manifest, nativePredictions, openEmbedding, serve, siteWithEmbedding, watchedPage } from './support.js';
+import { assertSamePredictions, engine, launch, manifest, nativePredictions, noWorkers, openEmbedding, serve, siteWithEmbedding, watchedPage } from './support.js';
 
 describe('pagebert.js', () => {
   /** @type {import('playwright-core').Browser} */
@@ -132,9 +132,7 @@ describe('pagebert.js', () => {
     });
     assert.equal(interrupted.code, 'closed');
     assert.equal(afterwards.code, 'closed');
-    // Terminated workers leave Playwright's list a moment later.
-    for (let tries = 0; page.workers().length && tries < 50; tries++) await page.waitForTimeout(100);
-    assert.equal(page.workers().length, 0);
+    await noWorkers(page);
   });
 
   test('has kept to its origin and to a clean console all along', () => {

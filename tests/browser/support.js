@@ -182,6 +182,15 @@ export async function answerTo(page, text) {
   return { label: await page.textContent('#label'), score: await page.textContent('#score') };
 }
 
+/**
+ * Fails if a worker is still there after five seconds: the browser tells of a terminated one a little later.
+ * @param {import('playwright-core').Page} page
+ */
+export async function noWorkers(page) {
+  for (let tries = 0; page.workers().length && tries < 50; tries++) await page.waitForTimeout(100);
+  assert.equal(page.workers().length, 0, 'no worker is left behind');
+}
+
 /** A page like that of somebody who embeds the library: an empty document with the site's policy. */
 export const EMBEDDING = `<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Embedding</title><link rel="icon" href="icon.svg">
 <meta http-equiv="Content-Security-Policy" content="default-src 'self'; script-src 'self' 'wasm-unsafe-eval'"></head><body></body></html>`;
