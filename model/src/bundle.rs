@@ -16,7 +16,7 @@ pub use arrival::Arrival;
 use crate::{BertConfig, ModelError};
 
 /// The version of the format that this crate writes, and the only one that it reads.
-pub const VERSION: u64 = 2;
+pub const VERSION: u64 = 3;
 /// What `format` says in every manifest.
 pub const FORMAT: &str = "pagebert-bundle";
 /// The entry of the weights in [`Manifest::files`].

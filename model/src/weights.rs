@@ -20,7 +20,7 @@ mod expected;
 mod rounding;
 mod stream;
 
-pub use coded::to_int8_safetensors;
+pub use coded::RoundedWeights;
 pub use rounding::Rounding;
 pub use stream::WeightsStream;
 

@@ -4,7 +4,7 @@ mod support;
 
 use candle_core::{DType, Tensor};
 use pagebert_kernels::coding::{CodedShape, encode};
-use pagebert_model::weights::{Missing, Rounding, WeightsStream, to_int8_safetensors};
+use pagebert_model::weights::{Missing, RoundedWeights, Rounding, WeightsStream};
 use pagebert_model::{BertConfig, BertForSequenceClassification, Weights};
 use serde_json::{Map, Value, json};
 use support::*;
@@ -142,10 +142,29 @@ fn malformed_weights_are_named() {
     assert!(message.contains("intermediate.dense"), "another configuration: {message}");
 }
 
+/// The file of these weights in integers.
+fn in_integers(weights: &Weights, rounding: &Rounding) -> Vec<u8> {
+    RoundedWeights::of(weights, rounding).unwrap().to_safetensors().unwrap()
+}
+
+/// What is known of some texts, their batch, and the logits of a model in floats.
+fn a_look(weights: &Weights, config: &BertConfig) -> (Rounding, pagebert_model::Batch, Tensor) {
+    let model = BertForSequenceClassification::load(weights, config).unwrap();
+    let texts: Vec<Vec<u32>> =
+        (0..200u32).map(|i| (0..5 + i % 9).map(|j| (i * 31 + j * 17) % 90 + 4).collect()).collect();
+    let batch = pack(&texts);
+    let mut seen = Rounding::default();
+    texts.iter().for_each(|ids| seen.count(ids, config.vocab_size));
+    seen.look(&model, &batch).unwrap();
+    let logits = model.forward(&batch, None).unwrap();
+    (seen, batch, logits)
+}
+
 #[test]
 fn integers_that_are_malformed_are_named() {
     let config = tiny_config();
-    let good = to_int8_safetensors(&tiny_weights(&config), &Rounding::default()).unwrap();
+    let (seen, ..) = a_look(&tiny_weights(&config), &config);
+    let good = in_integers(&tiny_weights(&config), &seen);
     let load = |bytes: &[u8]| Weights::from_safetensors(bytes, &config, Missing::Refuse, &CPU);
     let (weights, report) = load(&good).unwrap();
     assert!(report.unused.is_empty(), "{report:?}");
@@ -154,6 +173,7 @@ fn integers_that_are_malformed_are_named() {
     let file = safetensors::SafeTensors::deserialize(&good).unwrap();
     let weight = "bert.encoder.layer.1.intermediate.dense.weight";
     let scale = format!("{weight}_scale");
+    let factors = "bert.encoder.layer.1.intermediate.dense.input_factors";
     // One tensor replaced, or left out.
     type Change<'a> = Option<&'a dyn Fn(&mut Vec<u8>)>;
     let broken = |name: &str, change: Change<'_>| {
@@ -197,16 +217,33 @@ fn integers_that_are_malformed_are_named() {
         let said = broken(name, change);
         assert!(said.contains(expected) && said.contains(weight), "{said}");
     }
+    let half = |x: f32| half::f16::from_f32(x).to_le_bytes();
+    let cases: [(&str, f32); 3] =
+        [("holds NaN at 1", f32::NAN), ("holds 0", 0.0), ("holds -2", -2.0)];
+    for (expected, bad) in cases {
+        let said = broken(factors, Some(&|data| data[2..4].copy_from_slice(&half(bad))));
+        assert!(said.contains(expected) && said.contains(factors), "{said}");
+    }
+    // Factors of a layer in floats would change its answers.
+    let floats = tiny_weights(&config).to_safetensors(DType::F32).unwrap();
+    let floats = safetensors::SafeTensors::deserialize(&floats).unwrap();
+    let lone = safetensors::tensor::TensorView::new(
+        safetensors::Dtype::F16,
+        file.tensor(factors).unwrap().shape().to_vec(),
+        file.tensor(factors).unwrap().data(),
+    );
+    let mut tensors = floats.tensors();
+    tensors.push((factors.to_string(), lone.unwrap()));
+    let said = load(&safetensors::serialize(tensors, None).unwrap()).unwrap_err().to_string();
+    assert!(said.contains(factors) && said.contains("no integers"), "{said}");
 }
 
 #[test]
 fn weights_that_arrive_piece_by_piece_are_the_same() {
     let config = tiny_config();
     let weights = tiny_weights(&config);
-    let files = [
-        to_int8_safetensors(&weights, &Rounding::default()).unwrap(),
-        weights.to_safetensors(DType::F16).unwrap(),
-    ];
+    let files =
+        [in_integers(&weights, &Rounding::default()), weights.to_safetensors(DType::F16).unwrap()];
     let batch = pack(&[vec![2, 7, 19, 4, 3], vec![2, 3]]);
     let logits = |weights: &Weights| -> Vec<Vec<f32>> {
         let model = BertForSequenceClassification::load(weights, &config).unwrap();
@@ -238,21 +275,56 @@ fn weights_that_arrive_piece_by_piece_are_the_same() {
 fn a_look_at_texts_makes_integers_that_keep_the_models_answers() {
     let config = tiny_config();
     let weights = tiny_weights(&config);
-    let model = BertForSequenceClassification::load(&weights, &config).unwrap();
-    let texts: Vec<Vec<u32>> =
-        (0..200u32).map(|i| (0..5 + i % 9).map(|j| (i * 31 + j * 17) % 90 + 4).collect()).collect();
-    let batch = pack(&texts);
-    let mut seen = Rounding::default();
-    texts.iter().for_each(|ids| seen.count(ids, config.vocab_size));
-    seen.look(&model, &batch).unwrap();
-    let expected = model.forward(&batch, None).unwrap();
-    let error = |rounding: &Rounding| {
-        let file = to_int8_safetensors(&weights, rounding).unwrap();
-        let (rounded, _) =
-            Weights::from_safetensors(&file, &config, Missing::Refuse, &CPU).unwrap();
+    let (mut seen, batch, expected) = a_look(&weights, &config);
+    let logits = |file: &[u8]| {
+        let (rounded, _) = Weights::from_safetensors(file, &config, Missing::Refuse, &CPU).unwrap();
         let rounded = BertForSequenceClassification::load(&rounded, &config).unwrap();
-        norm(&(rounded.forward(&batch, None).unwrap() - &expected).unwrap())
+        rounded.forward(&batch, None).unwrap()
+    };
+    let error = |rounding: &Rounding| {
+        norm(&(logits(&in_integers(&weights, rounding)) - &expected).unwrap())
     };
     let (with, without) = (error(&seen), error(&Rounding::default()));
     assert!(with < without, "{with} with a look, {without} without");
+    // Knowing which layers matter, the same error takes fewer bytes, or a smaller one as many.
+    let before = in_integers(&weights, &seen).len();
+    seen.weigh(&weights, &config, std::slice::from_ref(&batch)).unwrap();
+    let after = in_integers(&weights, &seen).len();
+    let weighed = error(&seen);
+    assert!(weighed < with || after < before, "{weighed} of {after} bytes, {with} of {before}");
+}
+
+#[test]
+fn logits_are_shifted_by_what_is_asked_for() {
+    let config = tiny_config();
+    let (seen, batch, _) = a_look(&tiny_weights(&config), &config);
+    let mut rounded = RoundedWeights::of(&tiny_weights(&config), &seen).unwrap();
+    let logits = |rounded: &RoundedWeights| {
+        let file = rounded.to_safetensors().unwrap();
+        let (weights, _) =
+            Weights::from_safetensors(&file, &config, Missing::Refuse, &CPU).unwrap();
+        let model = BertForSequenceClassification::load(&weights, &config).unwrap();
+        model.window_logits(&batch, None).unwrap()
+    };
+    let before = logits(&rounded);
+    let shift: Vec<f32> = (0..before.dim(1).unwrap()).map(|class| 0.5 - class as f32).collect();
+    rounded.shift_logits(&shift);
+    let expected = before.broadcast_add(&Tensor::new(shift, &CPU).unwrap()).unwrap();
+    assert!(largest_difference(&logits(&rounded), &expected) < 1e-5);
+}
+
+#[test]
+fn smoothed_inputs_give_the_twins_states() {
+    let config = tiny_config();
+    let (seen, batch, expected) = a_look(&tiny_weights(&config), &config);
+    let file = in_integers(&tiny_weights(&config), &seen);
+    let (weights, _) = Weights::from_safetensors(&file, &config, Missing::Refuse, &CPU).unwrap();
+    let factors = |name: &str| weights.linear(name).unwrap().input_factors().to_vec();
+    let of_qkv = factors("bert.encoder.layer.0.attention.self.qkv.weight");
+    assert!(of_qkv.len() == config.hidden_size && of_qkv.iter().any(|x| *x != of_qkv[0]));
+    assert!(factors("bert.encoder.layer.0.output.dense.weight").is_empty());
+    let model = BertForSequenceClassification::load(&weights, &config).unwrap();
+    let found = model.forward(&batch, None).unwrap();
+    let scale = norm(&expected);
+    assert!(norm(&(found - expected).unwrap()) < 0.05 * scale, "{scale}");
 }

@@ -17,7 +17,6 @@ use pagebert_model::bundle::{
 };
 use pagebert_model::classify::Classifier;
 use pagebert_model::tokenize::CompactTokenizer;
-use pagebert_model::weights::to_int8_safetensors;
 use serde_json::{Map, Value, json};
 
 use crate::UsageError;
@@ -68,8 +67,8 @@ pub fn run(args: &ExportArgs, console: &Console) -> Result<()> {
         BundlePrecision::F32 => values.to_safetensors(DType::F32),
         BundlePrecision::F16 => values.to_safetensors(DType::F16),
         BundlePrecision::Int8 => {
-            let rounding = calibrate::rounding(&args.run, &original, args.calibrate, console)?;
-            to_int8_safetensors(&values, &rounding)
+            let texts = args.calibrate;
+            calibrate::round(&args.run, &original, &values, texts, console)?.to_safetensors()
         }
     };
     let weights = weights.map_err(|error| {

@@ -73,14 +73,16 @@ impl Feedback {
 
 /// A weight `[out, in]` as integers within ±63, `q · scale[out]`: each the nearest one, or, with feedback, what keeps the
 /// products.
+/// With `coarseness` steps are so many times as large as usual.
 pub fn round_weight(
     weight: &[f32],
     inputs: usize,
+    coarseness: f32,
     feedback: Option<&Feedback>,
 ) -> (Vec<i8>, Vec<f32>) {
     let inputs = inputs.max(1);
     let mut integers = vec![0i8; weight.len()];
-    let mut scales = steps(weight, inputs);
+    let mut scales = steps(weight, inputs, STEP * coarseness);
     let tasks = integers.chunks_mut(inputs).zip(&mut scales).zip(weight.chunks(inputs));
     for_each(tasks.collect(), |_, ((integers, scale), row): ((&mut [i8], &mut f32), &[f32])| {
         match feedback {
@@ -91,13 +93,13 @@ pub fn round_weight(
     (integers, scales)
 }
 
-/// Each row's step; 1 where it is all zeros.
-fn steps(weight: &[f32], inputs: usize) -> Vec<f32> {
+/// Each row's step, `step` of the usual largest weight; 1 where it is all zeros.
+fn steps(weight: &[f32], inputs: usize, step: f32) -> Vec<f32> {
     let largest = |row: &[f32]| row.iter().fold(0f32, |most, x| most.max(x.abs()));
     let largest: Vec<f32> = weight.chunks(inputs).map(largest).collect();
     let logarithms = largest.iter().filter(|most| **most >= LEAST).map(|most| f64::from(most.ln()));
     let (count, sum) = logarithms.fold((0, 0.0), |(count, sum), x| (count + 1, sum + x));
-    let step = (sum / f64::from(count.max(1))).exp() as f32 * STEP;
+    let step = (sum / f64::from(count.max(1))).exp() as f32 * step;
     let of_row = |most: &f32| if *most < LEAST { 1.0 } else { step.max(most / LIMIT) };
     largest.iter().map(of_row).collect()
 }
@@ -175,8 +177,9 @@ mod tests {
             let weight: Vec<f32> = (0..20 * inputs as u64).map(|i| normal(1, i)).collect();
             let moments = moments(40, inputs);
             let feedback = Feedback::of(&moments, inputs).unwrap();
-            let nearest = error(&weight, &round_weight(&weight, inputs, None), &moments);
-            let fed = error(&weight, &round_weight(&weight, inputs, Some(&feedback)), &moments);
+            let nearest = error(&weight, &round_weight(&weight, inputs, 1.0, None), &moments);
+            let fed =
+                error(&weight, &round_weight(&weight, inputs, 1.0, Some(&feedback)), &moments);
             let bound = if inputs > 40 { 0.5 } else { 1.0 };
             assert!(fed <= bound * nearest, "{inputs}: {fed} of {nearest}");
         }
@@ -189,29 +192,32 @@ mod tests {
         let mut moments = vec![0f32; inputs * inputs];
         (0..inputs).for_each(|i| moments[i * inputs + i] = 1.0 + i as f32);
         let feedback = Feedback::of(&moments, inputs).unwrap();
-        let fed = round_weight(&weight, inputs, Some(&feedback));
-        assert_eq!(fed, round_weight(&weight, inputs, None));
+        let fed = round_weight(&weight, inputs, 1.0, Some(&feedback));
+        assert_eq!(fed, round_weight(&weight, inputs, 1.0, None));
     }
 
     #[test]
     fn rows_of_zeros_and_moments_of_nothing_are_borne() {
-        let (integers, scales) = round_weight(&[0.0; 6], 3, None);
+        let (integers, scales) = round_weight(&[0.0; 6], 3, 1.0, None);
         assert_eq!((integers, scales), (vec![0; 6], vec![1.0; 2]));
         assert!(Feedback::of(&[0.0; 9], 3).is_none());
         assert!(Feedback::of(&[f32::NAN; 9], 3).is_none());
         assert!(Feedback::of(&[], 0).is_none());
-        assert_eq!(round_weight(&[], 0, None), (vec![], vec![]));
+        assert_eq!(round_weight(&[], 0, 1.0, None), (vec![], vec![]));
         // Inputs that always come together, as one.
         let same = Feedback::of(&[4.0; 9], 3).unwrap();
-        let (integers, scales) = round_weight(&[0.3, -45.0, 1.7], 3, Some(&same));
+        let (integers, scales) = round_weight(&[0.3, -45.0, 1.7], 3, 1.0, Some(&same));
         assert!(integers[1] == -45 && (scales[0] - 1.0).abs() < 1e-6, "{integers:?} {scales:?}");
     }
 
     #[test]
     fn steps_are_equal_as_far_as_integers_reach() {
-        let (integers, scales) = round_weight(&[1.0, -1.0, 0.5, 0.0, 0.0, 90.0], 1, None);
+        let weight = [1.0, -1.0, 0.5, 0.0, 0.0, 90.0];
+        let (integers, scales) = round_weight(&weight, 1, 1.0, None);
         assert!(scales[0] == scales[1] && scales[1] == scales[2] && scales[3] == 1.0, "{scales:?}");
         assert_eq!((integers[5], integers[3]), (WEIGHT_LIMIT, 0));
         assert!(integers[0] == -integers[1] && integers[0] > integers[2], "{integers:?}");
+        let (_, coarser) = round_weight(&weight, 1, 2.0, None);
+        assert!(coarser[0] == 2.0 * scales[0] && coarser[5] == scales[5], "{coarser:?}");
     }
 }

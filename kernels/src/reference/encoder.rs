@@ -109,6 +109,14 @@ fn layer(
 }
 
 fn linear(x: &Tensor, parameters: &LinearParameters, activation: Activation) -> Result<Tensor> {
+    let factors = match &parameters.weight {
+        LinearWeight::Int8(panels) => panels.input_factors(),
+        LinearWeight::Float(_) => &[],
+    };
+    let x = &match factors {
+        [] => x.clone(),
+        factors => x.broadcast_mul(&Tensor::new(factors, x.device())?.to_dtype(x.dtype())?)?,
+    };
     let weight = match &parameters.weight {
         LinearWeight::Float(weight) => weight.value.clone(),
         LinearWeight::Int8(panels) => {

@@ -32,6 +32,8 @@ pub(super) struct Assembly {
     floats: BTreeMap<String, Tensor>,
     /// Of weights that are coded and have not come yet, by the weight's name: the file's name, and the scales.
     scales: BTreeMap<String, (String, Vec<f32>)>,
+    /// By the weight's name in this crate: the file's name, and what its inputs are multiplied by.
+    factors: BTreeMap<String, (String, Vec<f32>)>,
     /// By this crate's names.
     linears: BTreeMap<String, Int8Panels>,
     table: Option<coded::Table>,
@@ -49,6 +51,7 @@ impl Assembly {
             found: HashSet::new(),
             floats: BTreeMap::new(),
             scales: BTreeMap::new(),
+            factors: BTreeMap::new(),
             linears: BTreeMap::new(),
             table: None,
             unused: Vec::new(),
@@ -68,7 +71,13 @@ impl Assembly {
                     let scales = coded::scales(&stored, one.shape[0])?;
                     self.scales.insert(weight.clone(), (stored.name.to_string(), scales));
                 }
-                None => self.unused.push(stored.name.to_string()),
+                None => match self.factors_of(&name) {
+                    Some((weight, inputs)) => {
+                        let factors = coded::factors(&stored, inputs)?;
+                        self.factors.insert(weight, (stored.name.to_string(), factors));
+                    }
+                    None => self.unused.push(stored.name.to_string()),
+                },
             }
             return Ok(());
         };
@@ -87,6 +96,19 @@ impl Assembly {
         }
         self.found.insert(name);
         Ok(())
+    }
+
+    /// The weight, by its name in this crate, whose inputs a tensor of this name has factors of, and how
+    /// many those are.
+    fn factors_of(&self, name: &str) -> Option<(String, usize)> {
+        let layer = name.strip_suffix(coded::FACTORS)?;
+        // Queries, keys and values have the same inputs.
+        let (first, weight) = match layer.ends_with(".attention.self") {
+            true => (format!("{layer}.query.weight"), format!("{layer}.qkv.weight")),
+            false => (format!("{layer}.weight"), format!("{layer}.weight")),
+        };
+        let expected = self.expected.get(&first).filter(|_| coded::is_linear(&first))?;
+        Some((weight, expected.shape[1]))
     }
 
     fn take_coded(&mut self, name: &str, stored: Stored<'_>, shape: &[usize]) -> Result<()> {
@@ -136,10 +158,19 @@ impl Assembly {
         self.unused.retain(|name| !name.ends_with("embeddings.position_ids"));
         self.unused.sort();
         report.unused = self.unused;
-        let linears = self.linears.into_iter().map(|(name, panels)| (name, Arc::new(panels)));
+        let linears = self.linears.into_iter().map(|(name, mut panels)| {
+            if let Some((_, factors)) = self.factors.remove(&name) {
+                panels.set_input_factors(factors);
+            }
+            (name, Arc::new(panels))
+        });
+        let linears = linears.collect();
+        if let Some((name, _)) = self.factors.into_values().next() {
+            return Err(ModelError::Weights(format!("{name} is there, but no integers for it")));
+        }
         let weights = Weights {
             tensors: fuse(self.floats, &self.config)?,
-            linears: linears.collect(),
+            linears,
             table: self.table.map(Arc::new),
         };
         Ok((weights, report))

@@ -11,6 +11,9 @@ use crate::{ModelError, Result};
 
 pub(super) const WORD_TABLE: &str = "bert.embeddings.word_embeddings.weight";
 
+/// Ends the name of what a linear layer's inputs are multiplied by before they become integers.
+pub(super) const FACTORS: &str = ".input_factors";
+
 /// Rows of a linear layer's weight that are coded together. They are read once, all of them; a block costs some bytes.
 const LINEAR_BLOCK: usize = 16;
 /// The most integers of a block: at 12 bits each they fit the 65,535 words that a block may have.
@@ -44,55 +47,97 @@ fn shape_of(name: &str, shape: &[usize]) -> Result<CodedShape> {
     Ok(CodedShape { rows: shape[0], columns: shape[1], block })
 }
 
-/// The bytes of `model.safetensors` in integers, rounded as `rounding` says.
-///
-/// # Errors
-/// [`ModelError::Weights`] when a value does not fit f16, or a row is too long to be coded.
-pub fn to_int8_safetensors(weights: &Weights, rounding: &Rounding) -> Result<Vec<u8>> {
-    let mut stored: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
-    for (name, tensor) in weights.to_checkpoint()? {
-        let dims = tensor.dims().to_vec();
-        let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
-        // Coded ones could be larger, but a model of such numbers computes none.
-        let too_large = |x: &&f32| dims.len() > 1 && !half::f16::from_f32(**x).is_finite();
-        if let Some(bad) = values.iter().find(too_large) {
-            return Err(ModelError::Weights(format!(
-                "{name} holds {bad}, too large for f16: use f32"
-            )));
+/// A model's weights in integers, as its file has them.
+#[derive(Debug, Clone)]
+pub struct RoundedWeights {
+    stored: Vec<(String, Dtype, Vec<usize>, Vec<u8>)>,
+}
+
+impl RoundedWeights {
+    /// Rounds weights, as `rounding` says.
+    ///
+    /// # Errors
+    /// [`ModelError::Weights`] when a value does not fit f16, or a row is too long to be coded.
+    pub fn of(weights: &Weights, rounding: &Rounding) -> Result<Self> {
+        let mut stored: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+        for (layer, factors) in rounding.all_factors()? {
+            let dims = vec![factors.len()];
+            let halves = factors.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes());
+            stored.push((format!("{layer}{FACTORS}"), Dtype::F16, dims, halves.collect()));
         }
-        if is_coded(&name) {
-            let shape = shape_of(&name, &dims)?;
-            let (integers, scales) = match name == WORD_TABLE {
-                true => rounding.table(&values, dims[1]),
-                false => rounding.linear(&name, &values, dims[1])?,
-            };
-            let bytes = encode(&integers, shape);
-            let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
-            stored.push((format!("{name}_scale"), Dtype::F32, vec![dims[0]], scales));
-            stored.push((name, Dtype::U8, vec![bytes.len()], bytes));
-        } else if dims.len() > 1 {
-            let halves = values.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes());
-            let bytes = halves.collect();
-            stored.push((name, Dtype::F16, dims, bytes));
-        } else {
-            let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
-            stored.push((name, Dtype::F32, dims, bytes));
+        for (name, tensor) in weights.to_checkpoint()? {
+            let dims = tensor.dims().to_vec();
+            let values: Vec<f32> = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+            // Coded ones could be larger, but a model of such numbers computes none.
+            let too_large = |x: &&f32| dims.len() > 1 && !half::f16::from_f32(**x).is_finite();
+            if let Some(bad) = values.iter().find(too_large) {
+                return Err(ModelError::Weights(format!(
+                    "{name} holds {bad}, too large for f16: use f32"
+                )));
+            }
+            if is_coded(&name) {
+                let shape = shape_of(&name, &dims)?;
+                let (integers, scales) = match name == WORD_TABLE {
+                    true => rounding.table(&values, dims[1]),
+                    false => rounding.linear(&name, &values, dims[1])?,
+                };
+                let bytes = encode(&integers, shape);
+                let scales = scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+                stored.push((format!("{name}_scale"), Dtype::F32, vec![dims[0]], scales));
+                stored.push((name, Dtype::U8, vec![bytes.len()], bytes));
+            } else if dims.len() > 1 {
+                let halves = values.iter().flat_map(|x| half::f16::from_f32(*x).to_le_bytes());
+                let bytes = halves.collect();
+                stored.push((name, Dtype::F16, dims, bytes));
+            } else {
+                let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
+                stored.push((name, Dtype::F32, dims, bytes));
+            }
+        }
+        Ok(Self { stored })
+    }
+
+    /// Adds so much to each class's logit: what rounding has taken from it in the mean.
+    pub fn shift_logits(&mut self, shift: &[f32]) {
+        let bias = self.stored.iter_mut().find(|(name, ..)| name == "classifier.bias");
+        let Some((.., bytes)) = bias else { return };
+        for (bytes, shift) in bytes.as_chunks_mut().0.iter_mut().zip(shift) {
+            *bytes = (f32::from_le_bytes(*bytes) + shift).to_le_bytes();
         }
     }
-    let failed = |e: safetensors::SafeTensorError| ModelError::Weights(format!("{e:?}"));
-    let mut views = Vec::with_capacity(stored.len());
-    for (name, dtype, shape, bytes) in &stored {
-        let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(failed)?;
-        views.push((name.as_str(), view));
+
+    /// The bytes of `model.safetensors`.
+    ///
+    /// # Errors
+    /// [`ModelError::Weights`] when the file would be none.
+    pub fn to_safetensors(&self) -> Result<Vec<u8>> {
+        let failed = |e: safetensors::SafeTensorError| ModelError::Weights(format!("{e:?}"));
+        let mut views = Vec::with_capacity(self.stored.len());
+        for (name, dtype, shape, bytes) in &self.stored {
+            let view = TensorView::new(*dtype, shape.clone(), bytes).map_err(failed)?;
+            views.push((name.as_str(), view));
+        }
+        let metadata = [("format".to_string(), "pt".to_string())].into();
+        safetensors::serialize(views, Some(metadata)).map_err(failed)
     }
-    let metadata = [("format".to_string(), "pt".to_string())].into();
-    safetensors::serialize(views, Some(metadata)).map_err(failed)
 }
 
 /// Reads the scales of so many rows.
 pub(super) fn scales(stored: &Stored<'_>, rows: usize) -> Result<Vec<f32>> {
     let scales: Tensor = super::read(stored, &[rows], &Device::Cpu)?;
     Ok(scales.to_vec1()?)
+}
+
+/// Reads what so many inputs are multiplied by.
+///
+/// # Errors
+/// [`ModelError::Shape`] and [`ModelError::Weights`], naming the tensor.
+pub(super) fn factors(stored: &Stored<'_>, inputs: usize) -> Result<Vec<f32>> {
+    let factors: Vec<f32> = super::read(stored, &[inputs], &Device::Cpu)?.to_vec1()?;
+    match factors.iter().find(|x| **x <= 0.0) {
+        Some(bad) => Err(ModelError::Weights(format!("{} holds {bad}", stored.name))),
+        None => Ok(factors),
+    }
 }
 
 /// Reads coded integers for a weight of this shape.

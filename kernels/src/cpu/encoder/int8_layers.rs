@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use super::elementwise::gelu_tanh;
 use super::{Norm, Rows, add_norm};
-use crate::cpu::Buffer;
 use crate::cpu::attention::{Queries, Shape};
+use crate::cpu::exact::gelu;
 use crate::cpu::int8::{self, Biased, Gelu, Int8Panels, Plain, QuantizedRows};
 use crate::cpu::lanes::{Extremes, range};
 use crate::cpu::parallel::{Runs, for_each};
+use crate::cpu::{Buffer, dispatch};
 use crate::{Activation, Sequences};
 
 /// A linear layer.
@@ -56,7 +57,8 @@ pub fn forward_in_int8(
     for_each(runs.cut(&mut qkv, 3 * hidden), |index, qkv| {
         let (mut room, count) = (Room::default(), qkv.len() / (3 * hidden));
         let x = &x[runs.row(index) * hidden..];
-        room.rows.quantise(first.qkv.weight.tile(), x, hidden, (count, hidden));
+        room.begin(&first.qkv, count);
+        x.chunks_exact(hidden).take(count).for_each(|x| room.push(&first.qkv, x));
         first.qkv.with_bias(&mut room, qkv);
     });
     for (index, layer) in layers.iter().enumerate() {
@@ -79,7 +81,7 @@ pub fn forward_in_int8(
             };
             let mut room = Room::default();
             let context = |row, out: &mut [f32]| context.gather(first_row + row, out);
-            layer.behind_attention(context, residual, out, &mut room);
+            layer.behind_attention(context, residual, (out, next), &mut room);
             if let Some(next) = next {
                 next.qkv.with_bias(&mut room, next_qkv);
             }
@@ -95,6 +97,36 @@ struct Room {
     /// The rows that are to be multiplied.
     rows: QuantizedRows,
     products: Vec<i32>,
+    /// A row times its factors.
+    scaled: Vec<f32>,
+}
+
+impl Room {
+    /// Room for so many rows that this layer multiplies.
+    fn begin(&mut self, to: &Int8Linear, count: usize) {
+        self.rows.begin(to.weight.tile(), count, to.weight.inputs());
+    }
+
+    /// Takes up a row, as this layer reads it.
+    fn push(&mut self, to: &Int8Linear, x: &[f32]) {
+        let factors = to.weight.input_factors();
+        let x = if factors.is_empty() {
+            x
+        } else {
+            self.scaled.resize(x.len(), 0.0);
+            times(x, factors, &mut self.scaled);
+            &self.scaled
+        };
+        self.rows.push(to.weight.tile(), x, range(x));
+    }
+}
+
+dispatch! {
+fn times(x: &[f32], y: &[f32], out: &mut [f32]) {
+    for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+        *out = x * y;
+    }
+}
 }
 
 impl Int8Linear {
@@ -114,78 +146,83 @@ impl Int8Linear {
 
 impl Int8Layer {
     /// Of some rows, of which attention's context and input can be had, what comes out of the layer,
-    /// `[rows, H]`: there and quantised, to be multiplied next.
+    /// `[rows, H]`: there and, where a layer follows, at hand for its first product.
     fn behind_attention<'a>(
         &self,
         context: impl Fn(usize, &mut [f32]),
         residual: impl Fn(usize) -> &'a [f32],
-        out: &mut [f32],
+        (out, next): (&mut [f32], Option<&Int8Layer>),
         room: &mut Room,
     ) {
         let (hidden, wide) = (self.output.bias.len(), self.intermediate.bias.len());
         let count = out.len() / hidden;
-        let tile = *self.output.weight.tile();
         let mut row = vec![0f32; hidden];
-        room.rows.begin(&tile, count, hidden);
+        room.begin(&self.attention_output, count);
         for index in 0..count {
             context(index, &mut row);
-            room.rows.push(&tile, &row, range(&row));
+            room.push(&self.attention_output, &row);
         }
         let mut y = Buffer::<f32>::any(count * hidden);
         self.attention_output.without_bias(room, &mut y);
         let mut attended = Buffer::<f32>::any(count * hidden);
         let bias = &self.attention_output.bias;
-        add_and_norm((&mut y, bias), residual, &self.attention_norm, &mut attended, room, &tile);
+        let to = Some(&self.intermediate);
+        add_and_norm((&mut y, bias), residual, &self.attention_norm, &mut attended, room, to);
         let mut inner = Buffer::<f32>::any(count * wide);
-        self.widen(&mut inner, room, &tile);
+        self.widen(&mut inner, room);
         self.output.without_bias(room, &mut y);
         let residual = |row: usize| &attended[row * hidden..][..hidden];
-        add_and_norm((&mut y, &self.output.bias), residual, &self.output_norm, out, room, &tile);
+        let (bias, to) = (&self.output.bias, next.map(|next| &next.qkv));
+        add_and_norm((&mut y, bias), residual, &self.output_norm, out, room, to);
     }
 
     /// The wide layer of the rows at hand, `[rows, wide]`, which then are at hand instead.
-    fn widen(&self, inner: &mut [f32], room: &mut Room, tile: &int8::Tile) {
+    fn widen(&self, inner: &mut [f32], room: &mut Room) {
         let wide = self.intermediate.bias.len();
         let count = inner.len() / wide;
-        let mut extremes = vec![Extremes::ZERO; count];
-        if self.activation == Activation::Gelu {
+        if self.activation == Activation::Gelu && self.output.weight.input_factors().is_empty() {
             let (weight, bias) = (&self.intermediate.weight, self.intermediate.bias.as_slice());
-            let (finish, products) = ((Gelu, Some(bias)), &mut room.products);
-            weight.multiply(&room.rows, finish, (&mut *inner, wide), &mut extremes, products);
-        } else {
-            self.intermediate.with_bias(room, inner);
-            inner.iter_mut().for_each(|x| match self.activation {
-                Activation::Gelu | Activation::Identity => {}
-                Activation::GeluTanh => *x = gelu_tanh(*x).0,
-                Activation::Relu => *x = x.max(0.0),
-            });
-            for (extremes, row) in extremes.iter_mut().zip(inner.chunks_exact(wide)) {
-                let (least, most) = range(row);
-                extremes.add(&[least], &[most]);
+            let mut extremes = vec![Extremes::ZERO; count];
+            let out = (&mut *inner, wide);
+            weight.multiply(&room.rows, (Gelu, Some(bias)), out, &mut extremes, &mut room.products);
+            room.begin(&self.output, count);
+            for (row, extremes) in inner.chunks_exact(wide).zip(&extremes) {
+                room.rows.push(self.output.weight.tile(), row, extremes.range());
             }
+            return;
         }
-        room.rows.begin(tile, count, wide);
-        for (row, extremes) in inner.chunks_exact(wide).zip(&extremes) {
-            room.rows.push(tile, row, extremes.range());
-        }
+        self.intermediate.with_bias(room, inner);
+        inner.iter_mut().for_each(|x| match self.activation {
+            Activation::Identity => {}
+            Activation::Gelu => *x = gelu(*x),
+            Activation::GeluTanh => *x = gelu_tanh(*x).0,
+            Activation::Relu => *x = x.max(0.0),
+        });
+        room.begin(&self.output, count);
+        inner.chunks_exact(wide).for_each(|row| room.push(&self.output, row));
     }
 }
 
-/// `LayerNorm(y + bias + residual)` of rows: there, and at hand. y is overwritten.
+/// `LayerNorm(y + bias + residual)` of rows: there, and at hand for what multiplies them. y is
+/// overwritten.
 fn add_and_norm<'a>(
     (y, bias): (&mut [f32], &[f32]),
     residual: impl Fn(usize) -> &'a [f32],
     norm: &Norm,
     out: &mut [f32],
     room: &mut Room,
-    tile: &int8::Tile,
+    to: Option<&Int8Linear>,
 ) {
     let hidden = bias.len();
     let (mut normed, mut inverse) = (vec![0f32; hidden], 0.0);
-    room.rows.begin(tile, out.len() / hidden, hidden);
+    if let Some(to) = to {
+        room.begin(to, out.len() / hidden);
+    }
     let rows = y.chunks_exact_mut(hidden).zip(out.chunks_exact_mut(hidden));
     for (row, (y, out)) in rows.enumerate() {
         add_norm::norm_row(y, bias, residual(row), norm, out, &mut normed, &mut inverse);
-        room.rows.push(tile, out, range(out));
+        if let Some(to) = to {
+            room.push(to, out);
+        }
     }
 }

@@ -25,6 +25,8 @@ pub struct Int8Panels {
     outputs: usize,
     inputs: usize,
     depth: usize,
+    /// `[in]`, or nothing.
+    input_factors: Vec<f32>,
 }
 
 /// A weight's integers, to be packed.
@@ -57,8 +59,9 @@ impl Int8Panels {
 
     /// A weight without outputs, to be filled.
     pub(super) fn empty(tile: Tile) -> Self {
-        let (data, fits, scales, sums) = Default::default();
-        Self { tile, data, fits, spans: 0, scales, sums, outputs: 0, inputs: 0, depth: 0 }
+        let (data, fits, scales, sums, input_factors) = Default::default();
+        let (spans, outputs, inputs, depth) = Default::default();
+        Self { tile, data, fits, spans, scales, sums, outputs, inputs, depth, input_factors }
     }
 
     /// Puts another weight into the same memory.
@@ -156,6 +159,21 @@ impl Int8Panels {
     /// Columns in.
     pub fn inputs(&self) -> usize {
         self.inputs
+    }
+
+    /// What inputs are multiplied by before they become integers, `[in]`, the weights being those of
+    /// such inputs; empty where that is nothing.
+    pub fn input_factors(&self) -> &[f32] {
+        &self.input_factors
+    }
+
+    /// Has inputs multiplied by these before they become integers.
+    ///
+    /// # Panics
+    /// When they are not as many as there are inputs: a caller's mistake.
+    pub fn set_input_factors(&mut self, factors: Vec<f32>) {
+        assert_eq!(factors.len(), self.inputs, "a factor an input");
+        self.input_factors = factors;
     }
 
     /// Multiplies quantised rows, without bias where there is none: `finish` makes of the products
