@@ -75,6 +75,11 @@ impl EncoderDropout {
     pub fn layer(&self, index: usize) -> LayerDropout {
         self.layers.get(index).copied().unwrap_or_default()
     }
+
+    /// Whether anything is dropped.
+    fn is_any(&self) -> bool {
+        self.embeddings.is_some() || self.layers.iter().any(|layer| *layer != Default::default())
+    }
 }
 
 /// A packed batch.
@@ -157,6 +162,9 @@ impl Encoder {
     }
 
     fn check(&self, input: &EncoderInput) -> Result<()> {
+        if self.parameters.is_int8() && input.dropout.is_any() {
+            bail!("integers are for inference, which drops nothing out");
+        }
         let tokens = input.sequences.tokens();
         if input.input_ids.len() != tokens || input.position_ids.len() != tokens {
             bail!(
