@@ -7,9 +7,9 @@
 //! it says `true` → `step` until that does → `finish`.
 
 // Not stable yet; the build asks for that anyway, as it compiles the standard library.
-#![cfg_attr(target_feature = "relaxed-simd", feature(asm_experimental_arch))]
+#![cfg_attr(target_feature = "simd128", feature(asm_experimental_arch))]
 
-#[cfg(target_feature = "relaxed-simd")]
+#[cfg(target_feature = "simd128")]
 #[allow(unsafe_code, reason = "functions that kernels declares and calls")]
 mod by_hand;
 mod error;

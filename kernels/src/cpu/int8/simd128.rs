@@ -11,6 +11,15 @@ pub const TILE: Tile =
 
 const ROWS: usize = 4;
 
+unsafe extern "C" {
+    /// Adds products to `sums`, of each row two vectors: of four rows of activations, `stride` bytes
+    /// apart, with a panel of 8 columns, for `count` eights of the depth; at least one. `simd128.s` has
+    /// it, which the page's engine includes, as `by_spans.rs` says.
+    fn pagebert_eights(a: *const u8, stride: usize, b: *const i8, sums: *mut i32, count: usize);
+}
+
+const _: () = assert!(super::DEPTH == 8);
+
 /// # Safety
 /// The product's bounds must hold.
 unsafe fn run(product: &Raw) {
@@ -19,17 +28,10 @@ unsafe fn run(product: &Raw) {
         // SAFETY: within the bounds that were checked for the whole product: `ROWS` rows from
         // `first` on, of two bytes each, and groups of 2 · 8 bytes of the panel.
         unsafe {
-            let a = product.a.add(first * product.a_stride);
-            for group in 0..product.depth / 2 {
-                let b = product.b.add(group * 16);
-                let b0 = i16x8_load_extend_i8x8(b);
-                let b1 = i16x8_load_extend_i8x8(b.add(8));
-                for (row, sums) in sums.iter_mut().enumerate() {
-                    let a = a.add(row * product.a_stride + 4 * group);
-                    let a = v128_load32_splat(a.cast());
-                    sums[0] = i32x4_add(sums[0], i32x4_dot_i16x8(b0, a));
-                    sums[1] = i32x4_add(sums[1], i32x4_dot_i16x8(b1, a));
-                }
+            if product.depth > 0 {
+                let a = product.a.add(first * product.a_stride);
+                let sums = sums.as_mut_ptr().cast();
+                pagebert_eights(a, product.a_stride, product.b, sums, product.depth / 8);
             }
             for (row, sums) in sums.iter().enumerate() {
                 let c = product.c.add((first + row) * product.c_stride);
