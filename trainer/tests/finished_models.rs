@@ -173,7 +173,9 @@ fn a_bundle_that_is_wrong_is_named() {
     flipped[last] ^= 1;
     broken("model.safetensors", &weights[..100]).fails(2, &["model.safetensors", "bytes"]);
     broken("model.safetensors", &flipped).fails(2, &["model.safetensors", "SHA-256"]);
-    let version = manifest.replace("\"version\": 2", "\"version\": 9");
+    let today = format!("\"version\": {}", pagebert_model::bundle::VERSION);
+    assert!(manifest.contains(&today), "{manifest}");
+    let version = manifest.replace(&today, "\"version\": 9");
     broken("manifest.json", version.as_bytes()).fails(2, &["version 9"]);
     broken("manifest.json", &manifest.as_bytes()[..200]).fails(2, &["manifest.json"]);
     let shape = manifest.replace("\"intermediate_size\": 80", "\"intermediate_size\": 88");
