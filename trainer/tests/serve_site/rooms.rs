@@ -31,7 +31,7 @@ impl Rooms {
         rooms.write_json(
             "bundle/manifest.json",
             &json!({
-                "format": "pagebert-bundle", "version": 2, "labels": ["no", "yes"], "threshold": 0.0,
+                "format": "pagebert-bundle", "version": pagebert_model::bundle::VERSION, "labels": ["no", "yes"], "threshold": 0.0,
                 "files": {
                     "model": entry("model.safetensors", WEIGHTS),
                     "tokenizer": entry("tokenizer.txt", b"[PAD]\n"),
