@@ -120,7 +120,7 @@ fn a_bundle_or_page_that_is_not_whole_is_refused() {
                 rooms.edit_json("bundle/manifest.json", |manifest| manifest["version"] = json!(9))
             },
             2,
-            "has version 9 of the format and this pagebert knows version 2",
+            "has version 9 of the format and this pagebert knows version 3",
         ),
         (
             "another format",
