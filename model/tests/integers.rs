@@ -237,7 +237,7 @@ fn integers_do_not_drop_out() {
 }
 
 #[test]
-fn smoothed_inputs_give_the_twins_states() {
+fn smoothed_inputs_keep_the_logits() {
     let config = tiny_config();
     let (seen, batch, expected) = a_look(&tiny_weights(&config), &config);
     let file = in_integers(&tiny_weights(&config), &seen);

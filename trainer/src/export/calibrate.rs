@@ -6,13 +6,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use candle_core::Device;
-use pagebert_model::Batch;
-use pagebert_model::BertForSequenceClassification;
 use pagebert_model::weights::{Missing, RoundedWeights, Rounding};
-use pagebert_model::{BertConfig, Weights};
+use pagebert_model::{Batch, BertConfig, BertForSequenceClassification, Weights};
 
 use crate::UsageError;
-
 use crate::data::Side;
 use crate::evaluate::recorded_side;
 use crate::inference::{LoadedModel, encode_all};
