@@ -51,6 +51,11 @@ def parse():
     parser.add_argument("--epochs", type=positive, default=3, metavar="N", help="of accuracy (default: 3)")
     parser.add_argument("--seed", type=int, default=42, metavar="N", help="of the batches' order (default: 42)")
     parser.add_argument("--threads", type=positive, default=machine.cores(), metavar="N", help="default: every core")
+    parser.add_argument(
+        *("--precision",), choices=["f32", "bf16"],
+        help="of short, long and evaluate: only the sides that are told to compute in it; PyTorch takes minutes for\n"
+        "bf16 on processors without it",
+    )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--json", metavar="FILE", help="writes all figures there too")
     parser.add_argument("--python", metavar="PATH", help="a Python that has PyTorch and Transformers")

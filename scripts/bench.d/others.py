@@ -32,6 +32,7 @@ def evaluate(tools, root):
         *(("pagebert", ours, "f32"), ("pagebert", ours, "bf16")),
         *(("PyTorch", theirs, "f32"), ("PyTorch, autocast", theirs, "bf16")),
     ]
+    peers = [peer for peer in peers if args.precision in (None, peer[2])]
     rows = [{"peer": name, "computed_in": precision, "texts_per_s": [], "peak_bytes": []} for name, _, precision in peers]
     notes = []
     for number in range(args.rounds):
@@ -51,7 +52,8 @@ def evaluate(tools, root):
             row["peak_bytes"].append(peak)
             say(f"evaluate, round {number + 1} of {args.rounds}: {name} in {precision}: {texts_per_s:,.0f} texts/s")
     rows = [row for row in rows if "skipped" not in row]
-    columns = ["classified by", "computed in", "texts/s", "pagebert in f32 against it", "peak memory"]
+    against = f"pagebert in {rows[0]['computed_in']} against it"
+    columns = ["classified by", "computed in", "texts/s", against, "peak memory"]
     text = table.markdown(
         columns,
         [

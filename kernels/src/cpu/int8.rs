@@ -7,6 +7,8 @@
 //! are made so: no fused multiply-add, one order of sums. So what comes out is equal to the bit
 //! natively and in every WebAssembly build.
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -37,10 +39,12 @@ pub use panels::Int8Panels;
 pub use rows::QuantizedRows;
 use spans::SPAN;
 
+use super::gemm::Held;
+
 /// Weights lie in −63…63: two products with a 7-bit activation then fit 16 bits, and so do four.
 pub const WEIGHT_LIMIT: i8 = 63;
 
-/// The summed dimension is padded with zeros to a multiple of this.
+/// What most tiles pad the summed dimension to a multiple of.
 const DEPTH: usize = 8;
 
 /// One instruction set's way to multiply.
@@ -52,11 +56,15 @@ pub struct Tile {
     pub columns: usize,
     /// So many consecutive elements of the summed dimension lie together in a panel.
     pub group: usize,
+    /// The summed dimension is padded with zeros to a multiple of this.
+    pub depth: usize,
     /// Bytes of an activation.
     pub activation_bytes: usize,
     /// Whether it is faster where sums of products fit 16 bits.
     asks_for_spans: bool,
     run: unsafe fn(&Raw),
+    /// What products have to set up, where there is such a thing.
+    hold: Option<unsafe fn() -> Option<Held>>,
 }
 
 /// Operands of one panel, whose bounds were checked.
@@ -105,6 +113,9 @@ pub fn tile() -> Tile {
     return simd128::TILE;
     #[cfg(target_arch = "x86_64")]
     {
+        if super::isa() == super::Isa::Amx {
+            return amx::TILE;
+        }
         if super::isa() >= super::Isa::Avx512 && vnni::is_there() {
             return vnni::TILE;
         }
@@ -117,6 +128,13 @@ pub fn tile() -> Tile {
 }
 
 impl Tile {
+    /// Sets up what products need, for as long as what comes back lives: for a thread that is to
+    /// compute many small ones, and nothing of others' meanwhile.
+    pub fn hold(&self) -> Option<Held> {
+        // SAFETY: a tile exists only where its instructions do.
+        self.hold.and_then(|hold| unsafe { hold() })
+    }
+
     /// Products of rows of activations, `a_stride` bytes apart, with one panel, of whose first spans
     /// `fits` says whether all sums fit 16 bits: `[rows, columns]`, rows `c_stride` apart.
     ///
@@ -133,7 +151,7 @@ impl Tile {
         if rows == 0 {
             return;
         }
-        assert!(rows.is_multiple_of(self.rows) && depth.is_multiple_of(DEPTH));
+        assert!(rows.is_multiple_of(self.rows) && depth.is_multiple_of(self.depth));
         assert!(a.len() >= (rows - 1) * a_stride + depth * self.activation_bytes);
         assert!(panel.len() >= depth * self.columns && depth >= fits.len() * SPAN);
         assert!(c.len() >= (rows - 1) * c_stride + self.columns);

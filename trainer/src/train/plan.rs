@@ -165,6 +165,22 @@ mod tests {
         assert_ne!(epoch(1, 0), epoch(2, 0));
     }
 
+    /// `scripts/bench train` has PyTorch train on these batches.
+    #[test]
+    fn benchmarks_make_the_same_batches() {
+        let costs: Vec<u32> = costs(500).into_iter().map(|cost| cost % 20).collect();
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/bench.d");
+        let code = format!("import batches; print(batches.epoch_batches({costs:?}, 4, 3, 1))");
+        let python = std::process::Command::new("python3")
+            .args(["-B", "-c", &code])
+            .current_dir(folder)
+            .output()
+            .expect("python3, as scripts/fetch-sample needs it");
+        let theirs = String::from_utf8_lossy(&python.stdout);
+        let ours = Batching { batch_size: 4, batch_tokens: 0, seed: 3 }.epoch(1, &costs);
+        assert_eq!(theirs.trim(), format!("{ours:?}"), "{python:?}");
+    }
+
     /// Where the rows of a file are sorted by label, a batch still has about as many of each.
     #[test]
     fn texts_of_one_length_are_mixed() {

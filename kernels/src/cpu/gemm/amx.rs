@@ -1,4 +1,5 @@
-//! bf16 products by AMX tiles: 16 rows of 64 bytes each.
+//! Products by AMX tiles, 16 rows of 64 bytes each: of bf16 here, and what those of 8-bit integers
+//! have in common with them.
 //!
 //! Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18. The
 //! instructions are written out, as stable Rust has no names for them.
@@ -26,7 +27,9 @@ pub fn is_usable() -> bool {
     let edx = __cpuid_count(7, 0).edx;
     const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;
-    if edx & (AMX_BF16 | AMX_TILE) != AMX_BF16 | AMX_TILE {
+    const AMX_INT8: u32 = 1 << 25;
+    const ALL: u32 = AMX_BF16 | AMX_TILE | AMX_INT8;
+    if edx & ALL != ALL {
         return false;
     }
     // Linux gives tiles' registers room only to processes that ask:
@@ -85,7 +88,7 @@ pub struct Held(PhantomData<*const ()>);
 ///
 /// # Safety
 /// [`is_usable`] must have said so.
-unsafe fn hold() -> Option<Held> {
+pub unsafe fn hold() -> Option<Held> {
     if HELD.replace(true) {
         return None;
     }
@@ -111,33 +114,40 @@ unsafe fn run(product: &Raw<Bf16>) {
     unsafe { product.tiles((ROWS, COLUMNS), |a, b, c| tile(product, a, b, c)) };
 }
 
-/// What the loop over blocks needs beside registers, in bytes.
+/// Two by two tiles of sums and what they are made of. Strides are in bytes.
 #[repr(C)]
-struct Steps {
-    /// Pairs of tiles in a block's depth.
-    steps: usize,
+pub struct TwoByTwo {
+    /// Pairs of tiles in a block's depth, 64 bytes of A's rows each.
+    pub steps: usize,
     /// From the end of a block's A to the beginning of the next one's.
-    next_a: isize,
+    pub next_a: isize,
     /// The same for B.
-    next_b: isize,
+    pub next_b: isize,
+    /// Blocks of the depth.
+    pub blocks: usize,
+    /// Thirty-two rows.
+    pub a: *const u8,
+    /// From one row to the next.
+    pub lda: usize,
+    /// Panels of thirty-two columns, of which sixteen rows of 128 bytes are a step.
+    pub b: *const u8,
+    /// Thirty-two rows of thirty-two sums of four bytes.
+    pub c: *mut u8,
+    /// From one row to the next.
+    pub ldc: usize,
+    /// Whether sums are added to what is there.
+    pub add: bool,
 }
 
+/// Computes a [`TwoByTwo`] by the instruction that multiplies two tiles.
+///
 /// # Safety
-/// Tiles must be configured. A: 32 rows of `depth` elements, `lda` apart, in each block; B: `depth`
-/// by 32 elements in each block; C: 32 rows of 32, `ldc` apart.
-#[inline(always)]
-unsafe fn tile(product: &Raw<Bf16>, a: *const Bf16, b: *const Bf16, c: *mut f32) {
-    let (lda, ldc) = (2 * product.lda, 4 * product.ldc);
-    let (depth, blocks) = (product.depth as isize, product.blocks);
-    let steps = Steps {
-        steps: product.depth / 32,
-        next_a: 2 * (blocks.a_stride as isize - depth),
-        next_b: 2 * (blocks.b_stride as isize - depth * COLUMNS as isize),
-    };
-    // SAFETY: the caller's bounds: sixteen rows from each of the addresses are within them. One
-    // piece of assembly, so that nothing comes between the tiles' uses.
-    unsafe {
-        asm!(
+/// Tiles must be configured, and what the operands' bounds tell of must be there. One piece of
+/// assembly, so that nothing comes between the tiles' uses.
+macro_rules! two_by_two {
+    ($instruction:literal, $operands:expr) => {{
+        let operands: &$crate::cpu::gemm::amx::TwoByTwo = $operands;
+        std::arch::asm!(
             "test {add:e}, {add:e}",
             "jz 3f",
             "tileloadd tmm0, [{c} + {ldc}]",
@@ -157,10 +167,10 @@ unsafe fn tile(product: &Raw<Bf16>, a: *const Bf16, b: *const Bf16, c: *mut f32)
             "tileloadd tmm6, [{b} + {ldb}]",
             "tileloadd tmm7, [{b} + {ldb} + 64]",
             "tileloadd tmm5, [{a_below} + {lda}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
+            concat!($instruction, " tmm0, tmm4, tmm6"),
+            concat!($instruction, " tmm1, tmm4, tmm7"),
+            concat!($instruction, " tmm2, tmm5, tmm6"),
+            concat!($instruction, " tmm3, tmm5, tmm7"),
             "add {a}, 64",
             "add {a_below}, 64",
             "add {b}, 2048",
@@ -175,21 +185,45 @@ unsafe fn tile(product: &Raw<Bf16>, a: *const Bf16, b: *const Bf16, c: *mut f32)
             "tilestored [{c} + {ldc} + 64], tmm1",
             "tilestored [{c_below} + {ldc}], tmm2",
             "tilestored [{c_below} + {ldc} + 64], tmm3",
-            a = inout(reg) a => _,
-            a_below = inout(reg) a.wrapping_byte_add(16 * lda) => _,
-            b = inout(reg) b => _,
-            add = in(reg) u32::from(product.add),
+            a = inout(reg) operands.a => _,
+            a_below = inout(reg) operands.a.wrapping_byte_add(16 * operands.lda) => _,
+            b = inout(reg) operands.b => _,
+            add = in(reg) u32::from(operands.add),
             count = out(reg) _,
-            blocks = inout(reg) blocks.count => _,
-            steps = in(reg) &raw const steps,
-            lda = in(reg) lda,
-            ldb = in(reg) 4 * COLUMNS,
-            c = in(reg) c,
-            c_below = in(reg) c.wrapping_byte_add(16 * ldc),
-            ldc = in(reg) ldc,
+            blocks = inout(reg) operands.blocks => _,
+            steps = in(reg) std::ptr::from_ref(operands),
+            lda = in(reg) operands.lda,
+            ldb = in(reg) 128usize,
+            c = in(reg) operands.c,
+            c_below = in(reg) operands.c.wrapping_byte_add(16 * operands.ldc),
+            ldc = in(reg) operands.ldc,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         );
-    }
+    }};
+}
+
+pub(crate) use two_by_two;
+
+/// # Safety
+/// Tiles must be configured. A: 32 rows of `depth` elements, `lda` apart, in each block; B: `depth`
+/// by 32 elements in each block; C: 32 rows of 32, `ldc` apart.
+#[inline(always)]
+unsafe fn tile(product: &Raw<Bf16>, a: *const Bf16, b: *const Bf16, c: *mut f32) {
+    let (depth, blocks) = (product.depth as isize, product.blocks);
+    let operands = TwoByTwo {
+        steps: product.depth / 32,
+        next_a: 2 * (blocks.a_stride as isize - depth),
+        next_b: 2 * (blocks.b_stride as isize - depth * COLUMNS as isize),
+        blocks: blocks.count,
+        a: a.cast(),
+        lda: 2 * product.lda,
+        b: b.cast(),
+        c: c.cast(),
+        ldc: 4 * product.ldc,
+        add: product.add,
+    };
+    // SAFETY: the caller's bounds: sixteen rows from each of the addresses are within them.
+    unsafe { two_by_two!("tdpbf16ps", &operands) };
 }

@@ -7,8 +7,16 @@ use super::spans::SPAN;
 use super::{DEPTH, Raw, Tile};
 
 /// 3 × 16: with a fourth row sums do not stay in registers.
-pub const TILE: Tile =
-    Tile { rows: ROWS, columns: 16, group: 4, activation_bytes: 1, asks_for_spans: true, run };
+pub const TILE: Tile = Tile {
+    rows: ROWS,
+    columns: 16,
+    group: 4,
+    depth: DEPTH,
+    activation_bytes: 1,
+    asks_for_spans: true,
+    run,
+    hold: None,
+};
 
 const ROWS: usize = 3;
 

@@ -1,8 +1,8 @@
 //! A weight in panels, and products with it.
 
+use super::Tile;
 use super::rows::QuantizedRows;
 use super::spans::{SPAN, fits};
-use super::{DEPTH, Tile};
 use crate::cpu::lanes::{self, Extremes, Finish, Products};
 
 /// Columns whose products are finished together: whole panels of every tile, so that what happens to
@@ -81,7 +81,7 @@ impl Int8Panels {
     /// Room for a weight, all of it zeros.
     pub(super) fn reset(&mut self, scales: &[f32], inputs: usize) {
         (self.outputs, self.inputs) = (scales.len(), inputs);
-        self.depth = inputs.next_multiple_of(DEPTH);
+        self.depth = inputs.next_multiple_of(self.tile.depth);
         let padded = scales.len().next_multiple_of(self.tile.columns);
         self.scales.clear();
         self.scales.extend_from_slice(scales);
@@ -192,6 +192,7 @@ impl Int8Panels {
             integers.resize(padded * STRIP, 0);
         }
         let a = (rows.data.as_slice(), rows.stride);
+        let _held = self.tile.hold();
         for first in (0..self.outputs).step_by(STRIP) {
             let columns = STRIP.min(self.scales.len() - first);
             for column in (0..columns).step_by(self.tile.columns) {

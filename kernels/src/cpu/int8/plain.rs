@@ -1,15 +1,17 @@
 //! Tiles in ordinary arithmetic: the oracle of all others.
 
-use super::{Raw, Tile};
+use super::{DEPTH, Raw, Tile};
 
 /// 4 × 8.
 pub const TILE: Tile = Tile {
     rows: ROWS,
     columns: COLUMNS,
     group: GROUP,
+    depth: DEPTH,
     activation_bytes: 1,
     asks_for_spans: false,
     run,
+    hold: None,
 };
 
 const ROWS: usize = 4;

@@ -16,7 +16,16 @@ use super::{DEPTH, Raw, Tile};
 pub fn tile() -> Tile {
     let saturates = saturates();
     let (rows, run): (_, unsafe fn(&Raw)) = if saturates { (1, in_pairs) } else { (ROWS, at_once) };
-    Tile { rows, columns: 8, group: 4, activation_bytes: 1, asks_for_spans: saturates, run }
+    Tile {
+        rows,
+        columns: 8,
+        group: 4,
+        depth: DEPTH,
+        activation_bytes: 1,
+        asks_for_spans: saturates,
+        run,
+        hold: None,
+    }
 }
 
 /// Whether products of bytes are made by the x86 instruction that adds two of them up in 16 bits

@@ -2,7 +2,7 @@
 
 use std::f32::consts::LOG2_E;
 
-use super::{DEPTH, Tile};
+use super::Tile;
 use crate::cpu::dispatch;
 use crate::cpu::exact::exp2_times_127;
 use crate::cpu::gemm::prefetch;
@@ -26,7 +26,7 @@ impl QuantizedRows {
     /// Room for so many rows of so many columns. What lies behind a row and behind the last one is of
     /// no account: weights are 0 there, and nobody looks at such rows' products.
     pub fn begin(&mut self, tile: &Tile, rows: usize, columns: usize) {
-        self.stride = columns.next_multiple_of(DEPTH) * tile.activation_bytes;
+        self.stride = columns.next_multiple_of(tile.depth) * tile.activation_bytes;
         let size = rows.next_multiple_of(tile.rows) * self.stride;
         if self.data.len() < size {
             self.data.resize(size, 0);

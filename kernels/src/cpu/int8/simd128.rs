@@ -3,11 +3,19 @@
 
 use std::arch::wasm32::*;
 
-use super::{Raw, Tile};
+use super::{DEPTH, Raw, Tile};
 
 /// 4 × 8.
-pub const TILE: Tile =
-    Tile { rows: ROWS, columns: 8, group: 2, activation_bytes: 2, asks_for_spans: false, run };
+pub const TILE: Tile = Tile {
+    rows: ROWS,
+    columns: 8,
+    group: 2,
+    depth: DEPTH,
+    activation_bytes: 2,
+    asks_for_spans: false,
+    run,
+    hold: None,
+};
 
 const ROWS: usize = 4;
 
@@ -18,7 +26,7 @@ unsafe extern "C" {
     fn pagebert_eights(a: *const u8, stride: usize, b: *const i8, sums: *mut i32, count: usize);
 }
 
-const _: () = assert!(super::DEPTH == 8);
+const _: () = assert!(DEPTH == 8);
 
 /// # Safety
 /// The product's bounds must hold.

@@ -14,6 +14,9 @@ fn tiles() -> Vec<Tile> {
         if isa() >= Isa::Avx512 && vnni::is_there() {
             tiles.push(vnni::TILE);
         }
+        if isa() == Isa::Amx {
+            tiles.push(amx::TILE);
+        }
     }
     tiles
 }

@@ -2,11 +2,19 @@
 
 use std::arch::x86_64::*;
 
-use super::{Raw, Tile};
+use super::{DEPTH, Raw, Tile};
 
 /// 8 × 48: 24 sums, three vectors of the panel and one of activations.
-pub const TILE: Tile =
-    Tile { rows: ROWS, columns: 48, group: 4, activation_bytes: 1, asks_for_spans: false, run };
+pub const TILE: Tile = Tile {
+    rows: ROWS,
+    columns: 48,
+    group: 4,
+    depth: DEPTH,
+    activation_bytes: 1,
+    asks_for_spans: false,
+    run,
+    hold: None,
+};
 
 const ROWS: usize = 8;
 
