@@ -10,7 +10,7 @@ use support::*;
 
 /// The file of these weights in integers.
 fn in_integers(weights: &Weights, rounding: &Rounding) -> Vec<u8> {
-    RoundedWeights::of(weights, rounding).unwrap().to_safetensors().unwrap()
+    RoundedWeights::of(weights, rounding, || ()).unwrap().to_safetensors().unwrap()
 }
 
 /// What is known of some texts, their batch, and the logits of a model in floats.
@@ -154,7 +154,7 @@ fn a_look_at_texts_makes_integers_that_keep_the_models_answers() {
     assert!(with < without, "{with} with a look, {without} without");
     // Knowing which layers matter, the same error takes fewer bytes, or a smaller one as many.
     let before = in_integers(&weights, &seen).len();
-    seen.weigh(&weights, &config, std::slice::from_ref(&batch)).unwrap();
+    seen.weigh(&weights, &config, std::slice::from_ref(&batch), || ()).unwrap();
     let after = in_integers(&weights, &seen).len();
     let weighed = error(&seen);
     assert!(weighed < with || after < before, "{weighed} of {after} bytes, {with} of {before}");
@@ -164,7 +164,7 @@ fn a_look_at_texts_makes_integers_that_keep_the_models_answers() {
 fn logits_are_shifted_by_what_is_asked_for() {
     let config = tiny_config();
     let (seen, batch, _) = a_look(&tiny_weights(&config), &config);
-    let mut rounded = RoundedWeights::of(&tiny_weights(&config), &seen).unwrap();
+    let mut rounded = RoundedWeights::of(&tiny_weights(&config), &seen, || ()).unwrap();
     let logits = |rounded: &RoundedWeights| {
         let file = rounded.to_safetensors().unwrap();
         let (weights, _) =

@@ -54,11 +54,11 @@ pub struct RoundedWeights {
 }
 
 impl RoundedWeights {
-    /// Rounds weights, as `rounding` says.
+    /// Rounds weights, as `rounding` says. `on_tensor` is called after each tensor of the checkpoint.
     ///
     /// # Errors
     /// [`ModelError::Weights`] when a value does not fit f16, or a row is too long to be coded.
-    pub fn of(weights: &Weights, rounding: &Rounding) -> Result<Self> {
+    pub fn of(weights: &Weights, rounding: &Rounding, mut on_tensor: impl FnMut()) -> Result<Self> {
         let mut stored: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
         for (layer, factors) in rounding.all_factors()? {
             let dims = vec![factors.len()];
@@ -93,6 +93,7 @@ impl RoundedWeights {
                 let bytes = values.iter().flat_map(|x| x.to_le_bytes()).collect();
                 stored.push((name, Dtype::F32, dims, bytes));
             }
+            on_tensor();
         }
         Ok(Self { stored })
     }

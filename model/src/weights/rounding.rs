@@ -80,7 +80,7 @@ impl Rounding {
 
     /// Rounds the layers of a model in floats one by one, to see how far each moves the logits of some texts: where that
     /// is little, steps may be large. Errors of all of a model's weights would be the least, at a number of bits, with
-    /// steps by these moves' −1/2.
+    /// steps by these moves' −1/2. `on_layer` is called after each of them.
     ///
     /// # Errors
     /// When a tensor operation fails.
@@ -89,6 +89,7 @@ impl Rounding {
         weights: &Weights,
         config: &BertConfig,
         batches: &[Batch],
+        mut on_layer: impl FnMut(),
     ) -> Result<()> {
         let logits = |weights: &Weights| -> Result<Vec<Tensor>> {
             let model = BertForSequenceClassification::load(weights, config)?;
@@ -104,6 +105,7 @@ impl Rounding {
                 count += expected.elem_count();
             }
             moved.push((sum / count.max(1) as f64).max(LEAST_MOVED));
+            on_layer();
         }
         let logarithms: f64 = moved.iter().map(|moved| moved.ln()).sum();
         let usual = (logarithms / moved.len().max(1) as f64).exp();

@@ -46,11 +46,16 @@ pub fn round(
         rounding.look(model.classifier.model(), batch)?;
         bar.add(batch.input_ids.len() as u64);
     }
+    drop(bar);
     if !batches.is_empty() {
         let some = &batches[..(WEIGHED_TOKENS / BATCH_TOKENS).min(batches.len())];
-        rounding.weigh(weights, config, some)?;
+        let layers = config.num_hidden_layers as u64;
+        let bar = console.bar("weighing layers", layers, Unit::Items("layers"));
+        rounding.weigh(weights, config, some, || bar.add(1))?;
     }
-    let mut rounded = RoundedWeights::of(weights, &rounding)
+    let tensors = weights.to_checkpoint()?.len() as u64;
+    let bar = console.bar("rounding weights", tensors, Unit::Items("tensors"));
+    let mut rounded = RoundedWeights::of(weights, &rounding, || bar.add(1))
         .map_err(|error| UsageError(format!("--precision int8: {error} (--precision f32)")))?;
     keep_means(&mut rounded, model.classifier.model(), config, &batches)?;
     Ok(rounded)
