@@ -53,8 +53,8 @@ def parse():
     parser.add_argument("--threads", type=positive, default=machine.cores(), metavar="N", help="default: every core")
     parser.add_argument(
         *("--precision",), choices=["f32", "bf16"],
-        help="of short, long and evaluate: only the sides that are told to compute in it; PyTorch takes minutes for\n"
-        "bf16 on processors without it",
+        help="only the sides that are told to compute in it: f32 of short, long and evaluate, bf16 of evaluate; PyTorch "
+        "takes minutes for bf16 on processors without it",
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
     parser.add_argument("--json", metavar="FILE", help="writes all figures there too")
@@ -65,6 +65,12 @@ def parse():
     unknown = [name for name in args.cases if name not in HELP]
     if unknown:
         parser.error(f"no such case: {', '.join(unknown)}. There are {', '.join(HELP)}")
+    of_precision = {"f32": ["short", "long", "evaluate"], "bf16": ["evaluate"]}.get(args.precision)
+    if of_precision:
+        args.cases = args.cases or of_precision
+        without = [name for name in args.cases if name not in of_precision]
+        if without:
+            parser.error(f"--precision {args.precision} is of {', '.join(of_precision)}, not of {', '.join(without)}")
     args.cases = args.cases or [name for name in HELP if name != "accuracy"]
     return args
 

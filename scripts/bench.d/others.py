@@ -52,6 +52,8 @@ def evaluate(tools, root):
             row["peak_bytes"].append(peak)
             say(f"evaluate, round {number + 1} of {args.rounds}: {name} in {precision}: {texts_per_s:,.0f} texts/s")
     rows = [row for row in rows if "skipped" not in row]
+    if not rows or rows[0]["peer"] != "pagebert":
+        raise SystemExit(" ".join(notes))
     against = f"pagebert in {rows[0]['computed_in']} against it"
     columns = ["classified by", "computed in", "texts/s", against, "peak memory"]
     text = table.markdown(

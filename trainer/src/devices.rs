@@ -149,8 +149,9 @@ fn find_cpu() -> Cpu {
 #[cfg(target_arch = "x86_64")]
 fn instruction_sets() -> Vec<&'static str> {
     // The standard library can't ask for AMX on stable yet; Linux lists it when it also supports it.
-    let amx = std::fs::read_to_string("/proc/cpuinfo")
-        .is_ok_and(|text| text.split_ascii_whitespace().any(|flag| flag == "amx_bf16"));
+    let flags = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let has = |name| flags.split_ascii_whitespace().any(|flag| flag == name);
+    let amx = has("amx_tile") && has("amx_bf16") && has("amx_int8");
     [
         ("AMX", amx),
         ("AVX-512-BF16", is_x86_feature_detected!("avx512bf16")),

@@ -245,6 +245,7 @@ mod tests {
             (3, 1, 64, 3),
             (4, 1, 384, 2),
             (7, 1, 33, 1),
+            (2, 1, 13, 3),
         ] {
             let (rows, depth) = (tiles * kernel.rows, padded::<E>(depth));
             let (lda, ldc) = (depth + 6, panels * kernel.columns + 5);

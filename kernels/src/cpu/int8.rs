@@ -151,6 +151,10 @@ impl Tile {
         if rows == 0 {
             return;
         }
+        if depth == 0 {
+            c.chunks_mut(c_stride).take(rows).for_each(|row| row[..self.columns].fill(0));
+            return;
+        }
         assert!(rows.is_multiple_of(self.rows) && depth.is_multiple_of(self.depth));
         assert!(a.len() >= (rows - 1) * a_stride + depth * self.activation_bytes);
         assert!(panel.len() >= depth * self.columns && depth >= fits.len() * SPAN);

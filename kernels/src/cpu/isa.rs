@@ -13,7 +13,7 @@ pub enum Isa {
     Avx512,
     /// Products of bf16 pairs, summed in f32.
     Avx512Bf16,
-    /// Products of whole bf16 tiles.
+    /// Products of whole tiles, of bf16 and of 8-bit integers.
     Amx,
 }
 

@@ -49,7 +49,8 @@ impl Runs {
     /// The most blocks in a run: so many rows stay in the second cache.
     const MOST: usize = 4;
 
-    /// The rows of a block where none depends on others: whole tiles of every kind.
+    /// The rows of a block where none depends on others: about a tile's, but for AMX's, to whose 32
+    /// rows a short run is padded.
     const FEW: usize = 8;
 
     /// The most rows of such a run.

@@ -57,6 +57,7 @@ pub fn round(
     let bar = console.bar("rounding weights", tensors, Unit::Items("tensors"));
     let mut rounded = RoundedWeights::of(weights, &rounding, || bar.add(1))
         .map_err(|error| UsageError(format!("--precision int8: {error} (--precision f32)")))?;
+    drop(bar);
     keep_means(&mut rounded, model.classifier.model(), config, &batches)?;
     Ok(rounded)
 }

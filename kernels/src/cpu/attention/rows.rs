@@ -29,7 +29,7 @@ impl Mask {
 }
 
 /// Has a loop take its chunks one after the other. For AVX-512 compilers would rather take sixteen of
-/// them at once, each number from another place, which is several times as slow.
+/// them at once, by gathers and scatters, which are slow.
 #[inline(always)]
 fn one_by_one(index: usize) -> usize {
     std::hint::black_box(index)

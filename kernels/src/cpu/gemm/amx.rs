@@ -88,7 +88,7 @@ pub struct Held(PhantomData<*const ()>);
 ///
 /// # Safety
 /// [`is_usable`] must have said so.
-pub unsafe fn hold() -> Option<Held> {
+pub(crate) unsafe fn hold() -> Option<Held> {
     if HELD.replace(true) {
         return None;
     }
@@ -116,7 +116,7 @@ unsafe fn run(product: &Raw<Bf16>) {
 
 /// Two by two tiles of sums and what they are made of. Strides are in bytes.
 #[repr(C)]
-pub struct TwoByTwo {
+pub(crate) struct TwoByTwo {
     /// Pairs of tiles in a block's depth, 64 bytes of A's rows each.
     pub steps: usize,
     /// From the end of a block's A to the beginning of the next one's.
@@ -139,11 +139,12 @@ pub struct TwoByTwo {
     pub add: bool,
 }
 
-/// Computes a [`TwoByTwo`] by the instruction that multiplies two tiles.
+/// Computes a [`TwoByTwo`] by the instruction that multiplies two tiles. One piece of assembly, so
+/// that nothing comes between the tiles' uses.
 ///
 /// # Safety
-/// Tiles must be configured, and what the operands' bounds tell of must be there. One piece of
-/// assembly, so that nothing comes between the tiles' uses.
+/// Tiles must be configured, and there must be a block and a step at least, and in each block 32 rows
+/// of 64 · steps bytes of A and 2048 · steps bytes of B; of C 32 rows of 128 bytes.
 macro_rules! two_by_two {
     ($instruction:literal, $operands:expr) => {{
         let operands: &$crate::cpu::gemm::amx::TwoByTwo = $operands;
@@ -224,6 +225,7 @@ unsafe fn tile(product: &Raw<Bf16>, a: *const Bf16, b: *const Bf16, c: *mut f32)
         ldc: 4 * product.ldc,
         add: product.add,
     };
-    // SAFETY: the caller's bounds: sixteen rows from each of the addresses are within them.
+    // SAFETY: the caller's bounds: sixteen rows from each of the addresses are within them. Products
+    // without blocks or depth do not come here.
     unsafe { two_by_two!("tdpbf16ps", &operands) };
 }

@@ -27,7 +27,7 @@ unsafe fn run(product: &Raw) {
     let _held = unsafe { hold() };
     for first in (0..product.rows).step_by(ROWS) {
         // SAFETY: within the bounds that were checked for the whole product: `ROWS` rows from
-        // `first` on, of A as of C, and the panel's whole depth.
+        // `first` on, of A as of C, and the panel's whole depth, which is not 0.
         unsafe {
             let operands = TwoByTwo {
                 steps: product.depth / DEPTH,

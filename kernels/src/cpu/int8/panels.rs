@@ -1,8 +1,11 @@
 //! A weight in panels, and products with it.
 
+use bytemuck::Zeroable;
+
 use super::Tile;
 use super::rows::QuantizedRows;
 use super::spans::{SPAN, fits};
+use crate::cpu::buffer::Line;
 use crate::cpu::lanes::{self, Extremes, Finish, Products};
 
 /// Columns whose products are finished together: whole panels of every tile, so that what happens to
@@ -14,7 +17,7 @@ const STRIP: usize = 96;
 pub struct Int8Panels {
     tile: Tile,
     /// `[panels, depth / group, columns, group]`
-    data: Vec<i8>,
+    data: Vec<Line>,
     /// `[panels, spans]`: whether all sums of a span's products fit 16 bits.
     fits: Vec<bool>,
     spans: usize,
@@ -89,7 +92,8 @@ impl Int8Panels {
         self.sums.clear();
         self.sums.resize(padded, 0);
         self.data.clear();
-        self.data.resize(padded * self.depth, 0);
+        let lines = (padded * self.depth).div_ceil(size_of::<Line>());
+        self.data.resize(lines, Line::zeroed());
         self.spans = if self.tile.asks_for_spans { inputs / SPAN } else { 0 };
         self.fits.clear();
         self.fits.resize(padded / self.tile.columns * self.spans, true);
@@ -110,7 +114,8 @@ impl Int8Panels {
     fn put(&mut self, output: usize, row: &[i8], scale: f32) {
         let Tile { columns, group, .. } = self.tile;
         let (panel, column) = (output / columns, output % columns);
-        let panel = &mut self.data[panel * columns * self.depth..][..columns * self.depth];
+        let data: &mut [i8] = bytemuck::cast_slice_mut(&mut self.data);
+        let panel = &mut data[panel * columns * self.depth..][..columns * self.depth];
         let to = &mut panel[column * group..];
         match group {
             2 => put_groups::<2>(row, columns, to),
@@ -125,7 +130,7 @@ impl Int8Panels {
     pub fn row(&self, output: usize, out: &mut [f32]) {
         let Tile { columns, group, .. } = self.tile;
         let (panel, column) = (output / columns, output % columns);
-        let panel = &self.data[panel * columns * self.depth..][..columns * self.depth];
+        let panel = &self.data()[panel * columns * self.depth..][..columns * self.depth];
         let scale = self.scales[output];
         for (out, from) in out.chunks_mut(group).zip(panel.chunks_exact(columns * group)) {
             let from = &from[column * group..];
@@ -136,7 +141,8 @@ impl Int8Panels {
     /// Weights `[in, out]`.
     fn put_inputs(&mut self, rows: &[i8], outputs: usize) {
         let Tile { columns, group, .. } = self.tile;
-        let panels = self.data.chunks_exact_mut(columns * self.depth);
+        let data: &mut [i8] = bytemuck::cast_slice_mut(&mut self.data);
+        let panels = data.chunks_exact_mut(columns * self.depth);
         for (panel, first) in panels.zip((0..outputs).step_by(columns)) {
             let width = columns.min(outputs - first);
             let rows = &rows[first.min(rows.len())..];
@@ -149,6 +155,11 @@ impl Int8Panels {
         for row in rows.chunks_exact(outputs) {
             self.sums.iter_mut().zip(row).for_each(|(sum, q)| *sum += i32::from(*q));
         }
+    }
+
+    /// All panels' weights.
+    fn data(&self) -> &[i8] {
+        bytemuck::cast_slice(&self.data)
     }
 
     /// Columns out.
@@ -191,14 +202,14 @@ impl Int8Panels {
         if integers.len() < padded * STRIP {
             integers.resize(padded * STRIP, 0);
         }
-        let a = (rows.data.as_slice(), rows.stride);
+        let a = (rows.data(), rows.stride);
         let _held = self.tile.hold();
         for first in (0..self.outputs).step_by(STRIP) {
             let columns = STRIP.min(self.scales.len() - first);
             for column in (0..columns).step_by(self.tile.columns) {
                 let panel = (first + column) / self.tile.columns;
                 let fits = &self.fits[panel * self.spans..][..self.spans];
-                let b = (&self.data[(first + column) * self.depth..], fits);
+                let b = (&self.data()[(first + column) * self.depth..], fits);
                 self.tile.multiply(a, b, self.depth, padded, (&mut integers[column..], STRIP));
             }
             let wanted = first..(first + columns).min(self.outputs);

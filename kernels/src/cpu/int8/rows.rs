@@ -2,7 +2,10 @@
 
 use std::f32::consts::LOG2_E;
 
+use bytemuck::Zeroable;
+
 use super::Tile;
+use crate::cpu::buffer::Line;
 use crate::cpu::dispatch;
 use crate::cpu::exact::exp2_times_127;
 use crate::cpu::gemm::prefetch;
@@ -11,7 +14,7 @@ use crate::cpu::lanes::{Lanes, Map, ROUND, constant, map_to_bytes, range};
 /// Quantised rows: `x = (q − zero) · scale`.
 #[derive(Debug, Default)]
 pub struct QuantizedRows {
-    pub(super) data: Vec<u8>,
+    data: Vec<Line>,
     /// Bytes from one row to the next.
     pub(super) stride: usize,
     pub(super) scales: Vec<f32>,
@@ -27,9 +30,14 @@ impl QuantizedRows {
     /// no account: weights are 0 there, and nobody looks at such rows' products.
     pub fn begin(&mut self, tile: &Tile, rows: usize, columns: usize) {
         self.stride = columns.next_multiple_of(tile.depth) * tile.activation_bytes;
+        // Where a tile's rows would crowd into few sets of the first cache, they are a line apart more.
+        if tile.rows >= 16 && self.stride.is_multiple_of(16 * size_of::<Line>()) {
+            self.stride += size_of::<Line>();
+        }
         let size = rows.next_multiple_of(tile.rows) * self.stride;
-        if self.data.len() < size {
-            self.data.resize(size, 0);
+        let lines = size.div_ceil(size_of::<Line>());
+        if self.data.len() < lines {
+            self.data.resize(lines, Line::zeroed());
         }
         self.scales.clear();
         self.zeros.clear();
@@ -80,9 +88,15 @@ impl QuantizedRows {
         }
     }
 
+    /// All rows' bytes.
+    pub(super) fn data(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.data)
+    }
+
     /// Writes a row's bytes, as wide as the tile reads them.
     fn put(&mut self, tile: &Tile, row: usize, columns: usize, fill: impl FnOnce(&mut [u8])) {
-        let out = &mut self.data[row * self.stride..][..columns * tile.activation_bytes];
+        let data: &mut [u8] = bytemuck::cast_slice_mut(&mut self.data);
+        let out = &mut data[row * self.stride..][..columns * tile.activation_bytes];
         if tile.activation_bytes == 1 {
             return fill(out);
         }
