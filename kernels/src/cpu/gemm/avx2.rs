@@ -16,8 +16,8 @@ pub const BF16: Kernel<Bf16> = Kernel { rows: ROWS, columns: COLUMNS, run: run_b
 const ROWS: usize = 2;
 const COLUMNS: usize = 16;
 
-/// So many elements of the depth are one round of a loop over f32: round by round of a single one, the
-/// loop's own instructions take up to a fifth more time.
+/// So many elements of the depth are one round of a loop over f32: of one element a round, the loop's
+/// own instructions take up to a fifth more time.
 const STEPS: usize = 8;
 
 /// So much of a bf16 panel's depth is made f32 at once: it stays in the first cache.
