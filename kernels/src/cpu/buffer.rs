@@ -79,15 +79,17 @@ const IN_A_PAGE: bool = cfg!(target_family = "wasm");
 const TOO_LARGE: usize = if IN_A_PAGE { usize::MAX } else { 4 };
 
 impl Pool {
+    /// An array of at least so many lines. It keeps its own length: to grow again, it would have to
+    /// be cleared.
     fn take(&self, len: usize) -> Vec<Line> {
         if len < SMALL {
             return vec![Line::zeroed(); len];
         }
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let best = waiting.partition_point(|array| array.capacity() < len);
+        let best = waiting.partition_point(|array| array.len() < len);
         // One that is far too large is left to others.
         let most = len.saturating_mul(TOO_LARGE);
-        if waiting.get(best).is_none_or(|array| array.capacity() > most) {
+        if waiting.get(best).is_none_or(|array| array.len() > most) {
             // The one next below gives way, so that not every size that ever was is kept. In a page
             // all do: side by side they may be room for this one, which memory then need not grow for.
             let first = if IN_A_PAGE { 0 } else { best.saturating_sub(1) };
@@ -96,16 +98,13 @@ impl Pool {
             drop(dropped);
             return vec![Line::zeroed(); len];
         }
-        let mut array = waiting.remove(best);
-        drop(waiting);
-        array.resize(len, Line::zeroed());
-        array
+        waiting.remove(best)
     }
 
     fn give(&self, array: Vec<Line>) {
-        if array.capacity() >= SMALL {
+        if array.len() >= SMALL {
             let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let at = waiting.partition_point(|other| other.capacity() < array.capacity());
+            let at = waiting.partition_point(|other| other.len() < array.len());
             waiting.insert(at, array);
         }
     }
@@ -126,7 +125,7 @@ mod tests {
         let small = pool.take(2_000);
         assert_ne!(small.as_ptr(), place);
         let again = pool.take(9_000);
-        assert_eq!((again.as_ptr(), again.len()), (place, 9_000));
+        assert_eq!((again.as_ptr(), again.len()), (place, 10_000));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::add_norm::{self, NormRun, SavedNorm};
 use super::elementwise::{Panel, add_bias, add_to, column_sums, store};
-use super::linear::{self, Operands, ld, multiply, room};
+use super::linear::{self, Operands, ld, multiply, products, room};
 use super::{Layer, LayerDropout, Rows};
 use crate::cpu::attention::{self, Queries, Shape};
 use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
@@ -62,7 +62,7 @@ impl<E: Element> Layer<E> {
             multiply(&x, x_ld, count, forward, |rows, first, products| {
                 let panel = Panel::new(products, columns, first, 3 * hidden);
                 let qkv = &mut qkv[rows.start * 3 * hidden..];
-                add_bias(&panel, &self.qkv.bias, qkv, 3 * hidden);
+                add_bias(panel, &self.qkv.bias, qkv, 3 * hidden);
             });
         });
 
@@ -82,12 +82,8 @@ impl<E: Element> Layer<E> {
             let count = out.len() / hidden;
             let first_row = runs.row(index);
             let context = &context[first_row * hidden..][..count * hidden];
-            let mut y = Buffer::<f32>::any(count * hidden);
             let operand = operand(context, hidden, x_ld, count);
-            multiply(&operand, x_ld, count, out_forward, |rows, first, products| {
-                let panel = Panel::new(products, columns, first, hidden);
-                store(&panel, &mut y[rows.start * hidden..], hidden);
-            });
+            let mut y = products(&operand, x_ld, count, out_forward, hidden);
             let mut norm = norm.unwrap_or_else(|| NormRun::spare(hidden));
             for row in 0..count {
                 let from = chosen.as_ref().map_or(first_row + row, |rows| rows[first_row + row]);
@@ -160,7 +156,7 @@ impl<E: Element> Layer<E> {
             }
             multiply(&dy, x_ld, count, output_back, |rows, first, products| {
                 let panel = Panel::new(products, columns, first, hidden);
-                store(&panel, &mut dcontext[rows.start * hidden..], hidden);
+                store(panel, &mut dcontext[rows.start * hidden..], hidden);
             });
             let context = &saved.context[first_row * hidden..];
             operands.fill(&self.attention_output, count, (&dy, x_ld), (context, hidden));
@@ -198,7 +194,7 @@ impl<E: Element> Layer<E> {
             let operand = operand(dqkv, 3 * hidden, qkv_ld, count);
             multiply(&operand, qkv_ld, count, qkv_back, |rows, first, products| {
                 let panel = Panel::new(products, columns, first, hidden);
-                add_to(&panel, &mut dx[rows.start * hidden..], hidden);
+                add_to(panel, &mut dx[rows.start * hidden..], hidden);
             });
             let x = &saved.x[first_row * x_ld..];
             operands.fill(&self.qkv, count, (dqkv, 3 * hidden), (x, x_ld));

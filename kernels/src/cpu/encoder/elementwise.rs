@@ -1,14 +1,17 @@
 //! What happens to a panel's products on their way out.
 
 use crate::Activation;
+use crate::cpu::gemm::MOST_COLUMNS;
 use crate::cpu::math::{normal, tanh};
+use crate::cpu::parallel::BLOCK;
 use crate::cpu::{Element, dispatch};
 
 /// A panel's products `[rows, columns]`, and where they go.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Panel<'a> {
-    /// The products.
-    pub products: &'a [f32],
+    /// The products. What is done to each of them is done here, to all in one long row: a loop over
+    /// the columns of one row at a time would be over before a processor gets going.
+    pub products: &'a mut [f32],
     /// The panel's columns.
     pub columns: usize,
     /// The first of them in the whole.
@@ -19,46 +22,74 @@ pub struct Panel<'a> {
 
 impl<'a> Panel<'a> {
     /// A panel of a layer with so many outputs.
-    pub fn new(products: &'a [f32], columns: usize, first: usize, outputs: usize) -> Self {
+    pub fn new(products: &'a mut [f32], columns: usize, first: usize, outputs: usize) -> Self {
         Self { products, columns, first, width: columns.min(outputs - first) }
     }
+}
 
-    #[inline(always)]
-    fn rows(&self) -> impl Iterator<Item = &'a [f32]> + use<'a> {
-        let width = self.width;
-        self.products.chunks_exact(self.columns).map(move |row| &row[..width])
+/// Elements that are handled at once: compilers make vectors of them without asking first how many
+/// there are.
+const TOGETHER: usize = 16;
+
+/// Sets `out` to f of it and of another row of its length.
+#[inline(always)]
+fn update<A: Copy, B: Copy>(out: &mut [A], row: &[B], f: impl Fn(A, B) -> A) {
+    let ((out, out_rest), (row, row_rest)) =
+        (out.as_chunks_mut::<TOGETHER>(), row.as_chunks::<TOGETHER>());
+    for (out, row) in out.iter_mut().zip(row) {
+        *out = std::array::from_fn(|i| f(out[i], row[i]));
+    }
+    for (out, x) in out_rest.iter_mut().zip(row_rest) {
+        *out = f(*out, *x);
+    }
+}
+
+/// The products, rounded, to rows `ld` apart.
+#[inline(always)]
+fn put<E: Element>(panel: &Panel<'_>, out: &mut [E], ld: usize) {
+    for (row, out) in panel.products.chunks_exact(panel.columns).zip(out.chunks_mut(ld)) {
+        update(&mut out[panel.first..][..panel.width], &row[..panel.width], |_, x| E::new(x));
+    }
+}
+
+/// Adds the bias to the products.
+#[inline(always)]
+fn shift(panel: &mut Panel<'_>, bias: &[f32]) {
+    let bias = &bias[panel.first..][..panel.width];
+    for row in panel.products.chunks_exact_mut(panel.columns) {
+        update(&mut row[..panel.width], bias, |x, bias| x + bias);
+    }
+}
+
+/// Adds the columns of a block `[rows, columns]` up.
+#[inline(always)]
+fn add_columns(block: &[f32], columns: usize, sums: &mut [f32]) {
+    for row in block.chunks_exact(columns) {
+        update(sums, &row[..sums.len()], |sum, x| sum + x);
     }
 }
 
 dispatch! {
 /// `products + bias`, rounded, to rows `ld` apart.
-pub fn add_bias<E: Element>(panel: &Panel<'_>, bias: &[f32], out: &mut [E], ld: usize) {
-    let bias = &bias[panel.first..][..panel.width];
-    for (row, out) in panel.rows().zip(out.chunks_mut(ld)) {
-        let out = &mut out[panel.first..][..panel.width];
-        for ((out, x), bias) in out.iter_mut().zip(row).zip(bias) {
-            *out = E::new(x + bias);
-        }
-    }
+pub fn add_bias<E: Element>(panel: Panel<'_>, bias: &[f32], out: &mut [E], ld: usize) {
+    let mut panel = panel;
+    shift(&mut panel, bias);
+    put(&panel, out, ld);
 }
 }
 
 dispatch! {
 /// The products themselves, rounded, to rows `ld` apart.
-pub fn store<E: Element>(panel: &Panel<'_>, out: &mut [E], ld: usize) {
-    for (row, out) in panel.rows().zip(out.chunks_mut(ld)) {
-        let out = &mut out[panel.first..][..panel.width];
-        out.iter_mut().zip(row).for_each(|(out, x)| *out = E::new(*x));
-    }
+pub fn store<E: Element>(panel: Panel<'_>, out: &mut [E], ld: usize) {
+    put(&panel, out, ld);
 }
 }
 
 dispatch! {
 /// Adds the products to rows `ld` apart.
-pub fn add_to(panel: &Panel<'_>, out: &mut [f32], ld: usize) {
-    for (row, out) in panel.rows().zip(out.chunks_mut(ld)) {
-        let out = &mut out[panel.first..][..panel.width];
-        out.iter_mut().zip(row).for_each(|(out, x)| *out += x);
+pub fn add_to(panel: Panel<'_>, out: &mut [f32], ld: usize) {
+    for (row, out) in panel.products.chunks_exact(panel.columns).zip(out.chunks_mut(ld)) {
+        update(&mut out[panel.first..][..panel.width], &row[..panel.width], |out, x| out + x);
     }
 }
 }
@@ -68,41 +99,27 @@ dispatch! {
 /// backward pass sees no other. `before` is this panel's alone, and as wide; rows of `out` are `ld`
 /// apart.
 pub fn activate<E: Element>(
-    panel: &Panel<'_>,
+    panel: Panel<'_>,
     bias: &[f32],
     activation: Activation,
     before: &mut [E],
     out: &mut [E],
     ld: usize,
 ) {
-    let bias = &bias[panel.first..][..panel.width];
-    let rows = panel.rows().zip(before.chunks_mut(panel.columns)).zip(out.chunks_mut(ld));
-    for ((row, before), out) in rows {
-        let before = &mut before[..panel.width];
-        let out = &mut out[panel.first..][..panel.width];
-        for ((before, x), bias) in before.iter_mut().zip(row).zip(bias) {
-            *before = E::new(x + bias);
-        }
-        match activation {
-            Activation::Gelu => {
-                for (out, x) in out.iter_mut().zip(&*before) {
-                    let x = x.get();
-                    *out = E::new(x * normal::<FMA>(x).0);
-                }
-            }
-            Activation::GeluTanh => {
-                for (out, x) in out.iter_mut().zip(&*before) {
-                    *out = E::new(gelu_tanh(x.get()).0);
-                }
-            }
-            Activation::Relu => {
-                for (out, x) in out.iter_mut().zip(&*before) {
-                    *out = E::new(x.get().max(0.0));
-                }
-            }
-            Activation::Identity => out.copy_from_slice(before),
-        }
+    let mut panel = panel;
+    shift(&mut panel, bias);
+    let products = &mut *panel.products;
+    for (before, x) in before.iter_mut().zip(&mut *products) {
+        *before = E::new(*x);
+        *x = before.get();
     }
+    match activation {
+        Activation::Gelu => products.iter_mut().for_each(|x| *x *= normal::<FMA>(*x).0),
+        Activation::GeluTanh => products.iter_mut().for_each(|x| *x = gelu_tanh(*x).0),
+        Activation::Relu => products.iter_mut().for_each(|x| *x = x.max(0.0)),
+        Activation::Identity => {}
+    }
+    put(&panel, out, ld);
 }
 }
 
@@ -111,7 +128,7 @@ dispatch! {
 /// `before`, which is this panel's alone; its columns' sums are added to `sums`, and `again` is what
 /// came out. Rows of `grad` and `again` are `ld` apart.
 pub fn activate_backward<E: Element>(
-    panel: &Panel<'_>,
+    panel: Panel<'_>,
     activation: Activation,
     before: &[E],
     grad: &mut [E],
@@ -119,45 +136,35 @@ pub fn activate_backward<E: Element>(
     ld: usize,
     sums: &mut [f32],
 ) {
-    let (first, width) = (panel.first, panel.width);
-    let sums = &mut sums[first..][..width];
-    let rows = panel.rows().zip(before.chunks(panel.columns));
-    for ((row, before), (grad, again)) in rows.zip(grad.chunks_mut(ld).zip(again.chunks_mut(ld))) {
-        let before = &before[..width];
-        let (grad, again) = (&mut grad[first..][..width], &mut again[first..][..width]);
-        let columns = before.iter().zip(row).zip(grad).zip(again).zip(sums.iter_mut());
-        match activation {
-            Activation::Gelu => {
-                for ((((x, g), grad), again), sum) in columns {
-                    let x = x.get();
-                    let (cdf, density) = normal::<FMA>(x);
-                    let passed = g * (cdf + x * density);
-                    (*grad, *again) = (E::new(passed), E::new(x * cdf));
-                    *sum += passed;
-                }
-            }
-            Activation::GeluTanh => {
-                for ((((x, g), grad), again), sum) in columns {
-                    let (y, slope) = gelu_tanh(x.get());
-                    (*grad, *again) = (E::new(g * slope), E::new(y));
-                    *sum += g * slope;
-                }
-            }
-            Activation::Relu => {
-                for ((((x, g), grad), again), sum) in columns {
-                    let passed = if x.get() > 0.0 { *g } else { 0.0 };
-                    (*grad, *again) = (E::new(passed), E::new(x.get().max(0.0)));
-                    *sum += passed;
-                }
-            }
-            Activation::Identity => {
-                for ((((x, g), grad), again), sum) in columns {
-                    (*grad, *again) = (E::new(*g), *x);
-                    *sum += g;
-                }
+    let mut made = [0f32; BLOCK * MOST_COLUMNS];
+    let Panel { products, columns, first, width } = panel;
+    let made = &mut made[..products.len()];
+    let each = products.iter_mut().zip(before).zip(&mut *made);
+    match activation {
+        Activation::Gelu => {
+            for ((g, x), y) in each {
+                let x = x.get();
+                let (cdf, density) = normal::<FMA>(x);
+                (*g, *y) = (*g * (cdf + x * density), x * cdf);
             }
         }
+        Activation::GeluTanh => {
+            for ((g, x), y) in each {
+                let (value, slope) = gelu_tanh(x.get());
+                (*g, *y) = (*g * slope, value);
+            }
+        }
+        Activation::Relu => {
+            for ((g, x), y) in each {
+                let x = x.get();
+                (*g, *y) = (if x > 0.0 { *g } else { 0.0 }, x.max(0.0));
+            }
+        }
+        Activation::Identity => each.for_each(|((_, x), y)| *y = x.get()),
     }
+    add_columns(products, columns, &mut sums[first..][..width]);
+    put(&Panel { products, columns, first, width }, grad, ld);
+    put(&Panel { products: made, columns, first, width }, again, ld);
 }
 }
 

@@ -3,8 +3,8 @@
 use super::Layer;
 use super::add_norm::{self, NormRun, SavedNorm};
 use super::attention_block::finish;
-use super::elementwise::{Panel, activate, activate_backward, add_to, store};
-use super::linear::{Operands, ld, multiply, operand, room, spread_ld};
+use super::elementwise::{Panel, activate, activate_backward, add_to};
+use super::linear::{Operands, ld, multiply, operand, products, room, spread_ld};
 use crate::Dropout;
 use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
 use crate::cpu::{Buffer, Element};
@@ -61,18 +61,14 @@ impl<E: Element> Layer<E> {
             };
             let rounded = operand(x, hidden, rounded);
             let mut inner = room(count.next_multiple_of(E::kernel().rows), wide, wide_ld);
-            let mut y = Buffer::<f32>::any(count * hidden);
             multiply(&rounded, x_ld, count, forward, |rows, first, products| {
                 let panel = Panel::new(products, columns, first, wide);
                 let at = panel_at * (rows.start * panels_width + first * rows.len());
                 let before = &mut before[at..][..columns * rows.len()];
                 let inner = &mut inner[rows.start * wide_ld..];
-                activate(&panel, &self.intermediate.bias, self.activation, before, inner, wide_ld);
+                activate(panel, &self.intermediate.bias, self.activation, before, inner, wide_ld);
             });
-            multiply(&inner, wide_ld, count, out_forward, |rows, first, products| {
-                let panel = Panel::new(products, columns, first, hidden);
-                store(&panel, &mut y[rows.start * hidden..], hidden);
-            });
+            let mut y = products(&inner, wide_ld, count, out_forward, hidden);
             for row in 0..count {
                 let at = row * hidden..(row + 1) * hidden;
                 let (normed, inverse) = norm.row(row);
@@ -156,7 +152,7 @@ impl<E: Element> Layer<E> {
                 let at = rows.start * panels_width + first * rows.len();
                 let row = rows.start * wide_ld;
                 activate_backward(
-                    &panel,
+                    panel,
                     self.activation,
                     &before[at..][..columns * rows.len()],
                     &mut dinner[row..],
@@ -167,7 +163,7 @@ impl<E: Element> Layer<E> {
             });
             multiply(&dinner, wide_ld, count, intermediate_back, |rows, first, products| {
                 let panel = Panel::new(products, columns, first, hidden);
-                add_to(&panel, &mut dx[rows.start * hidden..], hidden);
+                add_to(panel, &mut dx[rows.start * hidden..], hidden);
             });
             outer.fill(&self.output, count, (&dy, x_ld), (&again, wide_ld));
             let x = &saved.x[first_row * x_ld..];

@@ -3,6 +3,7 @@
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+use super::elementwise::{Panel, store};
 use super::packed_weight::PackedWeight;
 use crate::cpu::adamw::squares_of;
 use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS, Product, prefetch};
@@ -30,19 +31,17 @@ pub struct Linear<E: Element> {
 struct Products([f32; BLOCK * MOST_COLUMNS]);
 
 /// Multiplies `count` rows, `ld` apart, with panels: each panel with all rows, block by block, while
-/// it is in the first cache. `epilogue` gets the block's rows, the first of the panel's columns, and
-/// the products `[rows, columns]`, without bias.
-pub fn multiply<E: Element>(
+/// it is in the first cache. `product` gets the block's rows, the panel's number, what to compute, and
+/// what to [`prefetch`] then.
+fn each_product<E: Element>(
     rows: &[E],
     ld: usize,
     count: usize,
     panels: &Panels<E>,
-    mut epilogue: impl FnMut(Range<usize>, usize, &[f32]),
+    mut product: impl FnMut(Range<usize>, usize, &Product<'_, E>, &[E]),
 ) {
     let kernel = E::kernel();
     let _held = kernel.hold();
-    let mut products = Products([0f32; BLOCK * MOST_COLUMNS]);
-    let products = &mut products.0;
     let operands: Vec<_> = row_blocks(count)
         .map(|block| (whole_rows(&rows[block.start * ld..], ld, block.len()), block))
         .collect();
@@ -53,7 +52,7 @@ pub fn multiply<E: Element>(
         let next = &next[..panels.stride.min(next.len())];
         let mut parts = next.chunks(next.len().div_ceil(operands.len().max(1)).max(1));
         for (operand, block) in &operands {
-            let product = Product {
+            let what = Product {
                 a: operand,
                 lda: ld,
                 b: &panels.data[panel * panels.stride..],
@@ -63,14 +62,55 @@ pub fn multiply<E: Element>(
                 rows: block.len().next_multiple_of(kernel.rows),
                 panels: 1,
             };
-            kernel.multiply(&product, products, kernel.columns, Into::Replace);
-            if let Some(part) = parts.next() {
-                prefetch(part);
-            }
-            let products = &products[..block.len() * kernel.columns];
-            epilogue(block.clone(), panel * kernel.columns, products);
+            product(block.clone(), panel, &what, parts.next().unwrap_or_default());
         }
     }
+}
+
+/// Multiplies `count` rows, `ld` apart, with panels. `epilogue` gets a block's rows, the first of a
+/// panel's columns, and their products `[rows, columns]`, without bias.
+pub fn multiply<E: Element>(
+    rows: &[E],
+    ld: usize,
+    count: usize,
+    panels: &Panels<E>,
+    mut epilogue: impl FnMut(Range<usize>, usize, &mut [f32]),
+) {
+    let kernel = E::kernel();
+    let mut products = Products([0f32; BLOCK * MOST_COLUMNS]);
+    let products = &mut products.0;
+    each_product(rows, ld, count, panels, |block, panel, product, next| {
+        kernel.multiply(product, products, kernel.columns, Into::Replace);
+        prefetch(next);
+        let products = &mut products[..block.len() * kernel.columns];
+        epilogue(block, panel * kernel.columns, products);
+    });
+}
+
+/// Multiplies `count` rows, `ld` apart, with panels: `[count, outputs]`, and rows behind them for
+/// whole tiles, which mean nothing.
+pub fn products<E: Element>(
+    rows: &[E],
+    ld: usize,
+    count: usize,
+    panels: &Panels<E>,
+    outputs: usize,
+) -> Buffer<f32> {
+    let kernel = E::kernel();
+    let mut out = Buffer::any(count.next_multiple_of(kernel.rows) * outputs);
+    if panels.count * kernel.columns == outputs {
+        each_product(rows, ld, count, panels, |block, panel, product, next| {
+            let out = &mut out[block.start * outputs + panel * kernel.columns..];
+            kernel.multiply(product, out, outputs, Into::Replace);
+            prefetch(next);
+        });
+    } else {
+        multiply(rows, ld, count, panels, |block, first, products| {
+            let panel = Panel::new(products, kernel.columns, first, outputs);
+            store(panel, &mut out[block.start * outputs..], outputs);
+        });
+    }
+    out
 }
 
 /// Rows of floats `[count, width]` as [`multiply`] reads them, [`ld`] apart: rounded, into `kept`
