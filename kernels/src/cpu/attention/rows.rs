@@ -1,7 +1,7 @@
 //! What happens to rows of scores between the products.
 
 use crate::Dropout;
-use crate::cpu::math::exp;
+use crate::cpu::math::{exp, one_by_one};
 use crate::cpu::{Element, dispatch};
 use crate::reference::attention_index;
 
@@ -26,13 +26,6 @@ impl Mask {
         let base = attention_index(self.head, self.heads, self.first_row + row, first);
         dropout.multipliers(base)
     }
-}
-
-/// Has a loop take its chunks one after the other. For AVX-512 compilers would rather take sixteen of
-/// them at once, by gathers and scatters, which are slow.
-#[inline(always)]
-fn one_by_one(index: usize) -> usize {
-    std::hint::black_box(index)
 }
 
 /// The largest of sixteen.

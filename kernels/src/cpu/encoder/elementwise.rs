@@ -2,7 +2,7 @@
 
 use crate::Activation;
 use crate::cpu::gemm::MOST_COLUMNS;
-use crate::cpu::math::{normal, tanh};
+use crate::cpu::math::{normal, one_by_one, tanh};
 use crate::cpu::parallel::BLOCK;
 use crate::cpu::{Element, dispatch};
 
@@ -36,7 +36,8 @@ const TOGETHER: usize = 16;
 fn update<A: Copy, B: Copy>(out: &mut [A], row: &[B], f: impl Fn(A, B) -> A) {
     let ((out, out_rest), (row, row_rest)) =
         (out.as_chunks_mut::<TOGETHER>(), row.as_chunks::<TOGETHER>());
-    for (out, row) in out.iter_mut().zip(row) {
+    for (index, (out, row)) in out.iter_mut().zip(row).enumerate() {
+        one_by_one(index);
         *out = std::array::from_fn(|i| f(out[i], row[i]));
     }
     for (out, x) in out_rest.iter_mut().zip(row_rest) {
