@@ -2,9 +2,10 @@
 
 use super::add_norm::{self, NormRun, SavedNorm};
 use super::elementwise::{Panel, add_bias, add_to, column_sums, store};
-use super::linear::{self, Operands, ld, multiply, products, room};
+use super::linear::{self, Operands, ld, multiply, multiply_part, products, room};
 use super::{Layer, LayerDropout, Rows};
 use crate::cpu::attention::{self, Queries, Shape};
+use crate::cpu::pack::Panels;
 use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
 use crate::cpu::{Buffer, Element};
 
@@ -34,6 +35,31 @@ impl<E: Element> Layer<E> {
         }
     }
 
+    /// Queries of the chosen rows of x `[T, H]`, to their places in qkv `[T, 3·H]`.
+    fn ask(&self, chosen: &[usize], x: &[f32], forward: &Panels<E>, qkv: &mut [E]) {
+        let (hidden, columns) = (self.hidden(), E::kernel().columns);
+        let x_ld = ld::<E>(hidden);
+        let mut queries = Buffer::<E>::any(chosen.len() * hidden);
+        let runs = Runs::of_independent(chosen.len());
+        for_each(runs.cut(&mut queries, hidden), |index, queries| {
+            let count = queries.len() / hidden;
+            let mut asking = Buffer::<f32>::any(count * hidden);
+            let from = &chosen[runs.row(index)..][..count];
+            for (row, to) in from.iter().zip(asking.chunks_exact_mut(hidden)) {
+                to.copy_from_slice(&x[row * hidden..][..hidden]);
+            }
+            let asking = linear::operand(&asking, hidden, None);
+            let part = (forward, 0..hidden.div_ceil(columns));
+            multiply_part(&asking, x_ld, count, part, |rows, first, products| {
+                let panel = Panel::new(products, columns, first, hidden);
+                add_bias(panel, &self.qkv.bias, &mut queries[rows.start * hidden..], hidden);
+            });
+        });
+        for (row, query) in chosen.iter().zip(queries.chunks_exact(hidden)) {
+            qkv[row * 3 * hidden..][..hidden].copy_from_slice(query);
+        }
+    }
+
     /// x `[T, H]` → `[rows, H]`.
     pub(super) fn attention_forward(
         &self,
@@ -55,23 +81,29 @@ impl<E: Element> Layer<E> {
         let tasks = runs.cut(&mut qkv, 3 * hidden).into_iter();
         let tasks = tasks.map(|qkv| (qkv, rounded_runs.next())).collect();
         let columns = E::kernel().columns;
+        // Where few rows ask, their queries come by themselves.
+        let chosen = rows.chosen();
+        let part = if chosen.is_some() { hidden / columns } else { 0 }..forward.count;
         for_each(tasks, |index, (qkv, kept): (&mut [E], Option<&mut [E]>)| {
             let count = qkv.len() / (3 * hidden);
             let x = &x[runs.row(index) * hidden..][..count * hidden];
             let x = linear::operand(x, hidden, kept);
-            multiply(&x, x_ld, count, forward, |rows, first, products| {
+            multiply_part(&x, x_ld, count, (forward, part.clone()), |rows, first, products| {
                 let panel = Panel::new(products, columns, first, 3 * hidden);
                 let qkv = &mut qkv[rows.start * 3 * hidden..];
                 add_bias(panel, &self.qkv.bias, qkv, 3 * hidden);
             });
         });
 
+        if let Some(chosen) = &chosen {
+            self.ask(chosen, x, forward, &mut qkv);
+        }
+
         let shape = self.shape(rows, drop);
         let context = attention::forward(&qkv, shape);
         // What comes next may have their memory.
         let qkv = if keep { qkv } else { Buffer::any(0) };
         let out_rows = shape.rows();
-        let chosen = rows.chosen();
         let mut out = Buffer::<f32>::any(out_rows * hidden);
         let mut norm = SavedNorm::new(kept(out_rows), hidden);
         let (runs, kept_runs) = (Runs::of(out_rows), Runs::of(kept(out_rows)));

@@ -3,6 +3,7 @@
 //! A block of rows goes from attention's context to the next layer's queries, keys and values
 //! without leaving the second cache, so threads wait for one another twice a layer.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::elementwise::gelu_tanh;
@@ -53,28 +54,36 @@ pub fn forward_in_int8(
     let Some(first) = layers.first() else { return x };
     let (hidden, tokens) = (first.output.bias.len(), sequences.tokens());
     let mut qkv = Buffer::<f32>::any(tokens * 3 * hidden);
+    // The last layer's rows that ask are few where not all do: their queries come by themselves.
+    let unasked = |layer: usize| {
+        let few = layer + 1 == layers.len() && queries == Queries::First;
+        if few { hidden } else { 0 }
+    };
     let runs = Runs::of_independent(tokens);
     for_each(runs.cut(&mut qkv, 3 * hidden), |index, qkv| {
         let (mut room, count) = (Room::default(), qkv.len() / (3 * hidden));
         let x = &x[runs.row(index) * hidden..];
         room.begin(&first.qkv, count);
         x.chunks_exact(hidden).take(count).for_each(|x| room.push(&first.qkv, x));
-        first.qkv.with_bias(&mut room, qkv);
+        first.qkv.part_with_bias(unasked(0)..3 * hidden, &mut room, (qkv, 3 * hidden));
     });
     for (index, layer) in layers.iter().enumerate() {
         let next = layers.get(index + 1);
         let queries = if next.is_some() { Queries::All } else { queries };
         let (heads, head_dim) = (layer.heads, hidden / layer.heads);
         let shape = Shape { sequences, heads, head_dim, dropout: None, queries };
-        let context = int8::attention(&qkv, shape);
         let chosen = Rows { sequences, queries }.chosen();
+        if let Some(chosen) = &chosen {
+            layer.ask(chosen, &x, &mut qkv);
+        }
+        let context = int8::attention(&qkv, shape);
         let mut out = Buffer::<f32>::any(shape.rows() * hidden);
         let runs = Runs::of_independent(shape.rows());
         // Attention is done with this layer's.
         let next_qkv = runs.cut(&mut qkv, if next.is_some() { 3 * hidden } else { 0 });
         let tasks = runs.cut(&mut out, hidden).into_iter().zip(next_qkv).collect();
-        for_each(tasks, |index, (out, next_qkv): (&mut [f32], &mut [f32])| {
-            let first_row = runs.row(index);
+        for_each(tasks, |task, (out, next_qkv): (&mut [f32], &mut [f32])| {
+            let first_row = runs.row(task);
             let residual = |row| {
                 let row = first_row + row;
                 &x[chosen.as_ref().map_or(row, |rows| rows[row]) * hidden..][..hidden]
@@ -83,7 +92,8 @@ pub fn forward_in_int8(
             let context = |row, out: &mut [f32]| context.gather(first_row + row, out);
             layer.behind_attention(context, residual, (out, next), &mut room);
             if let Some(next) = next {
-                next.qkv.with_bias(&mut room, next_qkv);
+                let wanted = unasked(index + 1)..3 * hidden;
+                next.qkv.part_with_bias(wanted, &mut room, (next_qkv, 3 * hidden));
             }
         });
         x = out;
@@ -132,9 +142,13 @@ fn times(x: &[f32], y: &[f32], out: &mut [f32]) {
 impl Int8Linear {
     /// The product with the rows at hand and the bias, `[rows, out]`.
     fn with_bias(&self, room: &mut Room, out: &mut [f32]) {
+        self.part_with_bias(0..self.bias.len(), room, (out, self.bias.len()));
+    }
+
+    /// Some of its columns, to rows `ld` apart; what comes before them is of any value.
+    fn part_with_bias(&self, outputs: Range<usize>, room: &mut Room, out: (&mut [f32], usize)) {
         let finish = (Biased, Some(self.bias.as_slice()));
-        let out = (out, self.bias.len());
-        self.weight.multiply(&room.rows, finish, out, &mut [], &mut room.products);
+        self.weight.multiply_part(outputs, &room.rows, finish, out, &mut [], &mut room.products);
     }
 
     /// The product alone.
@@ -145,6 +159,24 @@ impl Int8Linear {
 }
 
 impl Int8Layer {
+    /// Queries of the chosen rows of x `[T, H]`, to their places in qkv `[T, 3·H]`.
+    fn ask(&self, chosen: &[usize], x: &[f32], qkv: &mut [f32]) {
+        let hidden = self.output.bias.len();
+        let mut queries = Buffer::<f32>::any(chosen.len() * hidden);
+        let runs = Runs::of_independent(chosen.len());
+        for_each(runs.cut(&mut queries, hidden), |index, queries| {
+            let (mut room, count) = (Room::default(), queries.len() / hidden);
+            room.begin(&self.qkv, count);
+            for row in &chosen[runs.row(index)..][..count] {
+                room.push(&self.qkv, &x[row * hidden..][..hidden]);
+            }
+            self.qkv.part_with_bias(0..hidden, &mut room, (queries, hidden));
+        });
+        for (row, query) in chosen.iter().zip(queries.chunks_exact(hidden)) {
+            qkv[row * 3 * hidden..][..hidden].copy_from_slice(query);
+        }
+    }
+
     /// Of some rows, of which attention's context and input can be had, what comes out of the layer,
     /// `[rows, H]`: there and, where a layer follows, at hand for its first product.
     fn behind_attention<'a>(

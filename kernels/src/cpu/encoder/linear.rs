@@ -30,7 +30,7 @@ pub struct Linear<E: Element> {
 #[repr(align(64))]
 struct Products([f32; BLOCK * MOST_COLUMNS]);
 
-/// Multiplies `count` rows, `ld` apart, with panels: each panel with all rows, block by block, while
+/// Multiplies `count` rows, `ld` apart, with some panels: each with all rows, block by block, while
 /// it is in the first cache. `product` gets the block's rows, the panel's number, what to compute, and
 /// what to [`prefetch`] then.
 fn each_product<E: Element>(
@@ -38,6 +38,7 @@ fn each_product<E: Element>(
     ld: usize,
     count: usize,
     panels: &Panels<E>,
+    part: Range<usize>,
     mut product: impl FnMut(Range<usize>, usize, &Product<'_, E>, &[E]),
 ) {
     let kernel = E::kernel();
@@ -45,7 +46,7 @@ fn each_product<E: Element>(
     let operands: Vec<_> = row_blocks(count)
         .map(|block| (whole_rows(&rows[block.start * ld..], ld, block.len()), block))
         .collect();
-    for panel in 0..panels.count {
+    for panel in part {
         // All runs' tasks read all panels, which are more than a processor's own cache holds: the
         // next one comes from the shared cache during the epilogues, a part in each.
         let next = panels.data.get((panel + 1) * panels.stride..).unwrap_or_default();
@@ -74,12 +75,23 @@ pub fn multiply<E: Element>(
     ld: usize,
     count: usize,
     panels: &Panels<E>,
+    epilogue: impl FnMut(Range<usize>, usize, &mut [f32]),
+) {
+    multiply_part(rows, ld, count, (panels, 0..panels.count), epilogue);
+}
+
+/// The same with some of the panels.
+pub fn multiply_part<E: Element>(
+    rows: &[E],
+    ld: usize,
+    count: usize,
+    (panels, part): (&Panels<E>, Range<usize>),
     mut epilogue: impl FnMut(Range<usize>, usize, &mut [f32]),
 ) {
     let kernel = E::kernel();
     let mut products = Products([0f32; BLOCK * MOST_COLUMNS]);
     let products = &mut products.0;
-    each_product(rows, ld, count, panels, |block, panel, product, next| {
+    each_product(rows, ld, count, panels, part, |block, panel, product, next| {
         kernel.multiply(product, products, kernel.columns, Into::Replace);
         prefetch(next);
         let products = &mut products[..block.len() * kernel.columns];
@@ -99,7 +111,7 @@ pub fn products<E: Element>(
     let kernel = E::kernel();
     let mut out = Buffer::any(count.next_multiple_of(kernel.rows) * outputs);
     if panels.count * kernel.columns == outputs {
-        each_product(rows, ld, count, panels, |block, panel, product, next| {
+        each_product(rows, ld, count, panels, 0..panels.count, |block, panel, product, next| {
             let out = &mut out[block.start * outputs + panel * kernel.columns..];
             kernel.multiply(product, out, outputs, Into::Replace);
             prefetch(next);

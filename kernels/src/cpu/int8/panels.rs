@@ -1,5 +1,7 @@
 //! A weight in panels, and products with it.
 
+use std::ops::Range;
+
 use bytemuck::Zeroable;
 
 use super::Tile;
@@ -193,6 +195,20 @@ impl Int8Panels {
     pub fn multiply<'a>(
         &'a self,
         rows: &QuantizedRows,
+        finish: (impl Finish, Option<&'a [f32]>),
+        out: (&mut [f32], usize),
+        extremes: &mut [Extremes],
+        integers: &mut Vec<i32>,
+    ) {
+        self.multiply_part(0..self.outputs, rows, finish, out, extremes, integers);
+    }
+
+    /// The same for some of the outputs, which have their usual place in `out`. Some before them may
+    /// be computed, too: panels are whole.
+    pub fn multiply_part<'a>(
+        &'a self,
+        outputs: Range<usize>,
+        rows: &QuantizedRows,
         (finish, bias): (impl Finish, Option<&'a [f32]>),
         (out, ld): (&mut [f32], usize),
         extremes: &mut [Extremes],
@@ -204,15 +220,15 @@ impl Int8Panels {
         }
         let a = (rows.data(), rows.stride);
         let _held = self.tile.hold();
-        for first in (0..self.outputs).step_by(STRIP) {
-            let columns = STRIP.min(self.scales.len() - first);
-            for column in (0..columns).step_by(self.tile.columns) {
+        let begin = outputs.start / self.tile.columns * self.tile.columns;
+        for first in (begin..outputs.end).step_by(STRIP) {
+            let wanted = first..(first + STRIP).min(outputs.end);
+            for column in (0..wanted.len()).step_by(self.tile.columns) {
                 let panel = (first + column) / self.tile.columns;
                 let fits = &self.fits[panel * self.spans..][..self.spans];
                 let b = (&self.data()[(first + column) * self.depth..], fits);
                 self.tile.multiply(a, b, self.depth, padded, (&mut integers[column..], STRIP));
             }
-            let wanted = first..(first + columns).min(self.outputs);
             let scales = &self.scales[wanted.clone()];
             let products = Products {
                 integers,
