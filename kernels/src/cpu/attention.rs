@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use self::rows::{Mask, softmax};
 use super::element::padded;
-use super::gemm::{Blocks, Into, Product};
+use super::gemm::{Blocks, Into, Product, prefetch};
 use super::pack::{columns_to_panels, rows_to_panels};
 use super::parallel::{for_each, pieces};
 use super::{Buffer, Element, Kernel};
@@ -85,8 +85,10 @@ pub fn forward<E: Element>(qkv: &[E], shape: Shape<'_>) -> Buffer<E> {
         let qkv = &qkv[rows.start * 3 * hidden..rows.end * 3 * hidden];
         let mut head = Head::<E>::new(rows.len(), shape);
         let _held = head.kernel.hold();
+        head.fetch(qkv, 0);
         for number in 0..shape.heads {
             head.load(qkv, number);
+            head.fetch(qkv, number + 1);
             head.forward(number, rows.start, out);
         }
     });
@@ -152,6 +154,20 @@ impl<'a, E: Element> Head<'a, E> {
             scores: Buffer::any(block * scores_ld),
             dropped: Buffer::any(block * key_depth),
             product: Buffer::any(block * width),
+        }
+    }
+
+    /// Has a head's part of the sequence's rows, where there is one, come nearer while the head
+    /// before it is at work: each is a line or two in a page of its own, for which a processor that
+    /// is not told of it waits.
+    fn fetch(&self, qkv: &[E], head: usize) {
+        if head == self.shape.heads {
+            return;
+        }
+        let (d, hidden) = (self.shape.head_dim, self.shape.hidden());
+        for (row, qkv) in qkv.chunks_exact(3 * hidden).enumerate() {
+            let parts = if row < self.asking { 0..3 } else { 1..3 };
+            parts.for_each(|part| prefetch(&qkv[part * hidden + head * d..][..d]));
         }
     }
 

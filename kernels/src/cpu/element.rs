@@ -16,6 +16,9 @@ pub trait Element: Pod + Send + Sync + PartialEq + std::fmt::Debug {
     /// Rounds to nearest, ties to even.
     fn new(x: f32) -> Self;
 
+    /// Floats as they are, where they need no rounding.
+    fn exactly(x: &[f32]) -> Option<&[Self]>;
+
     /// The exact value.
     fn get(self) -> f32;
 
@@ -33,6 +36,10 @@ impl Element for f32 {
     #[inline(always)]
     fn new(x: f32) -> Self {
         x
+    }
+
+    fn exactly(x: &[f32]) -> Option<&[Self]> {
+        Some(x)
     }
 
     #[inline(always)]
@@ -66,6 +73,10 @@ impl Element for Bf16 {
         let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
         // Rounding could carry a NaN into an infinity.
         Self(if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded })
+    }
+
+    fn exactly(_: &[f32]) -> Option<&[Self]> {
+        None
     }
 
     #[inline(always)]

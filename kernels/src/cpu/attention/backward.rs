@@ -38,8 +38,10 @@ pub fn backward<E: Element>(qkv: &[E], out: &[E], grad: &[E], shape: Shape<'_>) 
         let mut head = Head::<E>::new(rows.len(), shape);
         let _held = head.kernel.hold();
         let mut gradients = Gradients::new(&head);
+        head.fetch(sequence.qkv, 0);
         for number in 0..shape.heads {
             head.load(sequence.qkv, number);
+            head.fetch(sequence.qkv, number + 1);
             gradients.head(&mut head, number, &sequence, dqkv);
         }
     });

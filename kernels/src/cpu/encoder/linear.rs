@@ -127,7 +127,11 @@ pub fn products<E: Element>(
 
 /// Rows of floats `[count, width]` as [`multiply`] reads them, [`ld`] apart: rounded, into `kept`
 /// where the backward pass reads them too.
-pub fn operand<'a, E: Element>(x: &[f32], width: usize, kept: Option<&'a mut [E]>) -> Rows<'a, E> {
+pub fn operand<'a, E: Element>(
+    x: &'a [f32],
+    width: usize,
+    kept: Option<&'a mut [E]>,
+) -> Rows<'a, E> {
     let x_ld = ld::<E>(width);
     match kept {
         Some(kept) => {
@@ -135,6 +139,9 @@ pub fn operand<'a, E: Element>(x: &[f32], width: usize, kept: Option<&'a mut [E]
             Rows::Borrowed(kept)
         }
         None => {
+            if let Some(x) = E::exactly(x).filter(|_| x_ld == width) {
+                return Rows::Borrowed(x);
+            }
             let mut rounded = room(x.len() / width.max(1), width, x_ld);
             round_rows(x, width, x_ld, &mut rounded);
             Rows::Owned(rounded)
