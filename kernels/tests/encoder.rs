@@ -50,6 +50,8 @@ struct Model {
     vars: BTreeMap<String, Var>,
     case: Case,
     scale: f32,
+    /// Whether its parameters are no variables, but tensors alone.
+    frozen: bool,
 }
 
 const VOCABULARY: usize = 23;
@@ -57,7 +59,7 @@ const POSITIONS: usize = 600;
 
 impl Model {
     fn new(case: &Case) -> Self {
-        Self { vars: BTreeMap::new(), case: case.clone(), scale: case.scale }
+        Self { vars: BTreeMap::new(), case: case.clone(), scale: case.scale, frozen: false }
     }
 
     /// A variable by its name; the same name is the same variable.
@@ -75,7 +77,7 @@ impl Model {
             Var::from_tensor(&Tensor::from_vec(values, dims, &CPU).unwrap()).unwrap()
         });
         Parameter {
-            value: var.as_tensor().clone(),
+            value: if self.frozen { var.detach() } else { var.as_tensor().clone() },
             gradient: gradients.map(|gradients| gradients.slot(name)),
         }
     }
@@ -223,6 +225,11 @@ fn compare(case: &Case, queries: Queries, precision: Precision, checkpoint: bool
     }
 }
 
+/// More short sequences than a task takes, some of them empty.
+fn many() -> Vec<u32> {
+    (0..50).map(|index| index % 4).collect()
+}
+
 fn cases() -> Vec<Case> {
     let base = Case::new(&[26, 31, 7], 4, 32, 96);
     vec![
@@ -230,6 +237,7 @@ fn cases() -> Vec<Case> {
         Case::new(&[5, 1, 17], 2, 8, 24),
         Case::new(&[3, 2], 3, 5, 7),
         Case::new(&[5, 33], 3, 15, 37),
+        Case::new(&many(), 3, 15, 37),
         Case::new(&[130, 64, 7], 1, 64, 100),
         Case::new(&[512], 2, 32, 33),
         Case { layers: 3, ..Case::new(&[26, 31, 7, 64, 1], 12, 32, 192) },
@@ -262,6 +270,37 @@ fn bf16_is_within_its_precision_of_the_twin() {
             let bound = if case.hidden() < 32 { 0.25 } else { 4e-2 };
             compare(&case, queries, Precision::Bf16, false, bound * case.layers as f64);
         }
+    }
+}
+
+/// To the bit, on rows that are no whole panels, some, and more than that.
+#[test]
+fn first_rows_are_those_of_all_with_gradients_and_without() {
+    let lengths = many();
+    let starts = lengths.iter().scan(0, |next, length| {
+        *next += *length as usize;
+        Some((*next - *length as usize, *length))
+    });
+    let starts: Vec<usize> =
+        starts.filter(|(_, length)| *length > 0).map(|(start, _)| start).collect();
+    let sizes = [(3, 5), (3, 15), (5, 15), (3, 32)];
+    let precisions = [Precision::F32, Precision::Bf16];
+    for ((heads, head_dim), precision) in
+        sizes.into_iter().flat_map(|size| precisions.map(|precision| (size, precision)))
+    {
+        let case = Case { dropout: 0.0, layers: 2, ..Case::new(&lengths, heads, head_dim, 37) };
+        let rows = |queries, frozen: bool| {
+            let gradients = (!frozen).then(Gradients::default);
+            let mut model = Model { frozen, ..Model::new(&case) };
+            let parameters = model.parameters(gradients.as_ref());
+            let options = EncoderOptions { precision, gradients, ..Default::default() };
+            let out = Encoder::new(parameters, options).unwrap().forward(&model.input(queries));
+            out.unwrap().to_vec2::<f32>().unwrap()
+        };
+        let (first, all) = (rows(Queries::First, true), rows(Queries::All, true));
+        assert_eq!(first.len(), starts.len());
+        assert!(first.iter().zip(&starts).all(|(row, start)| *row == all[*start]), "{case:?}");
+        assert!(first == rows(Queries::First, false), "{case:?}");
     }
 }
 

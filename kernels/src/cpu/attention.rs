@@ -70,7 +70,7 @@ impl Shape<'_> {
     }
 }
 
-/// qkv `[T, 3·H]` → `[rows, H]`.
+/// qkv `[T, 3·H]` → `[rows, H]`. Queries of rows that do not ask are not read.
 pub fn forward<E: Element>(qkv: &[E], shape: Shape<'_>) -> Buffer<E> {
     let hidden = shape.hidden();
     let ranges = shape.ranges();
@@ -85,11 +85,10 @@ pub fn forward<E: Element>(qkv: &[E], shape: Shape<'_>) -> Buffer<E> {
         let qkv = &qkv[rows.start * 3 * hidden..rows.end * 3 * hidden];
         let mut head = Head::<E>::new(rows.len(), shape);
         let _held = head.kernel.hold();
-        head.fetch(qkv, 0);
+        head.fetch(qkv, 0, 0..rows.len());
         for number in 0..shape.heads {
             head.load(qkv, number);
-            head.fetch(qkv, number + 1);
-            head.forward(number, rows.start, out);
+            head.forward(qkv, number, rows.start, out);
         }
     });
     out
@@ -157,17 +156,23 @@ impl<'a, E: Element> Head<'a, E> {
         }
     }
 
-    /// Has a head's part of the sequence's rows, where there is one, come nearer while the head
-    /// before it is at work: each is a line or two in a page of its own, for which a processor that
-    /// is not told of it waits.
-    fn fetch(&self, qkv: &[E], head: usize) {
-        if head == self.shape.heads {
-            return;
-        }
+    /// Has a head's part of some rows come nearer: each is a line or two in a page of its own, for
+    /// which a processor that is not told of it waits.
+    fn fetch(&self, qkv: &[E], head: usize, rows: Range<usize>) {
         let (d, hidden) = (self.shape.head_dim, self.shape.hidden());
-        for (row, qkv) in qkv.chunks_exact(3 * hidden).enumerate() {
+        for row in rows {
             let parts = if row < self.asking { 0..3 } else { 1..3 };
-            parts.for_each(|part| prefetch(&qkv[part * hidden + head * d..][..d]));
+            let qkv = &qkv[row * 3 * hidden + head * d..];
+            parts.for_each(|part| prefetch(&qkv[part * hidden..][..d]));
+        }
+    }
+
+    /// The same for the head behind this one, where there is one, during a block of this one's
+    /// queries: a part with each block.
+    fn fetch_next(&self, qkv: &[E], head: usize, block: &Range<usize>) {
+        if head + 1 < self.shape.heads {
+            let rows = if self.asking == self.n { block.clone() } else { 0..self.n };
+            self.fetch(qkv, head + 1, rows);
         }
     }
 
@@ -210,11 +215,12 @@ impl<'a, E: Element> Head<'a, E> {
     }
 
     /// out: the sequence's rows `[queries, H]`.
-    fn forward(&mut self, head: usize, first_row: usize, out: &mut [E]) {
+    fn forward(&mut self, qkv: &[E], head: usize, first_row: usize, out: &mut [E]) {
         let (d, hidden) = (self.shape.head_dim, self.shape.hidden());
         let width = panel_width(&self.kernel, d);
         for start in (0..self.asking).step_by(QUERIES) {
             let block = start..(start + QUERIES).min(self.asking);
+            self.fetch_next(qkv, head, &block);
             self.probabilities(head, first_row, &block);
             let product = Product {
                 a: &self.dropped,

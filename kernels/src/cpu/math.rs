@@ -1,4 +1,5 @@
-//! exp and erf in f32, as straight lines of arithmetic that become vectors.
+//! exp and erf in f32, as straight lines of arithmetic that become vectors, and what keeps a loop from
+//! becoming too long ones.
 //!
 //! `FMA` asks for fused multiply-adds, which make them a quarter faster where the processor has
 //! them, and a call of a function each where it has not. Without, every processor gives the same

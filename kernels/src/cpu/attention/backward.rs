@@ -10,6 +10,7 @@ use crate::cpu::parallel::{for_each, pieces};
 use crate::cpu::{Buffer, Element, dispatch};
 
 /// The gradient of qkv `[T, 3·H]`, of which `out` `[rows, H]` came and has the gradient `grad`.
+/// Queries of rows that do not ask are not read.
 pub fn backward<E: Element>(qkv: &[E], out: &[E], grad: &[E], shape: Shape<'_>) -> Buffer<E> {
     let hidden = shape.hidden();
     let ranges = shape.ranges();
@@ -38,10 +39,9 @@ pub fn backward<E: Element>(qkv: &[E], out: &[E], grad: &[E], shape: Shape<'_>) 
         let mut head = Head::<E>::new(rows.len(), shape);
         let _held = head.kernel.hold();
         let mut gradients = Gradients::new(&head);
-        head.fetch(sequence.qkv, 0);
+        head.fetch(sequence.qkv, 0, 0..rows.len());
         for number in 0..shape.heads {
             head.load(sequence.qkv, number);
-            head.fetch(sequence.qkv, number + 1);
             gradients.head(&mut head, number, &sequence, dqkv);
         }
     });
@@ -121,6 +121,7 @@ impl<E: Element> Gradients<E> {
         self.dvalues.fill(0.0);
         for start in (0..head.asking).step_by(QUERIES) {
             let block = start..(start + QUERIES).min(head.asking);
+            head.fetch_next(sequence.qkv, number, &block);
             self.block(head, number, sequence, &block, dqkv);
         }
         let (dkeys, dvalues) = (&self.dkeys, &self.dvalues);

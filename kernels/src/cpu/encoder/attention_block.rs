@@ -2,7 +2,7 @@
 
 use super::add_norm::{self, NormRun, SavedNorm};
 use super::elementwise::{Panel, add_bias, add_to, column_sums, store};
-use super::linear::{self, Operands, ld, multiply, multiply_part, products, room};
+use super::linear::{self, Operands, ld, multiplied, multiply, multiply_part, room};
 use super::{Layer, LayerDropout, Rows};
 use crate::cpu::attention::{self, Queries, Shape};
 use crate::cpu::pack::Panels;
@@ -13,7 +13,7 @@ use crate::cpu::{Buffer, Element};
 pub struct SavedAttention<E: Element> {
     /// The input's rows, `ld` apart.
     x: Buffer<E>,
-    /// `[T, 3·H]`
+    /// `[T, 3·H]`; queries of rows that do not ask are of any value.
     qkv: Buffer<E>,
     /// Attention's rows `[rows, H]`.
     context: Buffer<E>,
@@ -49,7 +49,7 @@ impl<E: Element> Layer<E> {
                 to.copy_from_slice(&x[row * hidden..][..hidden]);
             }
             let asking = linear::operand(&asking, hidden, None);
-            let part = (forward, 0..hidden.div_ceil(columns));
+            let part = (forward, 0..E::kernel().panels(hidden));
             multiply_part(&asking, x_ld, count, part, |rows, first, products| {
                 let panel = Panel::new(products, columns, first, hidden);
                 add_bias(panel, &self.qkv.bias, &mut queries[rows.start * hidden..], hidden);
@@ -83,7 +83,8 @@ impl<E: Element> Layer<E> {
         let columns = E::kernel().columns;
         // Where few rows ask, their queries come by themselves.
         let chosen = rows.chosen();
-        let part = if chosen.is_some() { hidden / columns } else { 0 }..forward.count;
+        let first_panel = if chosen.is_some() { hidden / columns } else { 0 };
+        let part = first_panel..forward.count;
         for_each(tasks, |index, (qkv, kept): (&mut [E], Option<&mut [E]>)| {
             let count = qkv.len() / (3 * hidden);
             let x = &x[runs.row(index) * hidden..][..count * hidden];
@@ -115,7 +116,7 @@ impl<E: Element> Layer<E> {
             let first_row = runs.row(index);
             let context = &context[first_row * hidden..][..count * hidden];
             let operand = operand(context, hidden, x_ld, count);
-            let mut y = products(&operand, x_ld, count, out_forward, hidden);
+            let mut y = multiplied(&operand, x_ld, count, out_forward, hidden);
             let mut norm = norm.unwrap_or_else(|| NormRun::spare(hidden));
             for row in 0..count {
                 let from = chosen.as_ref().map_or(first_row + row, |rows| rows[first_row + row]);

@@ -1,16 +1,14 @@
 //! What happens to a panel's products on their way out.
 
 use crate::Activation;
-use crate::cpu::gemm::MOST_COLUMNS;
 use crate::cpu::math::{normal, one_by_one, tanh};
-use crate::cpu::parallel::BLOCK;
 use crate::cpu::{Element, dispatch};
 
 /// A panel's products `[rows, columns]`, and where they go.
 #[derive(Debug)]
 pub struct Panel<'a> {
-    /// The products. What is done to each of them is done here, to all in one long row: a loop over
-    /// the columns of one row at a time would be over before a processor gets going.
+    /// The products. An activation is applied to them here, in one long row: a loop over the
+    /// columns of one row at a time would be over before a processor gets going.
     pub products: &'a mut [f32],
     /// The panel's columns.
     pub columns: usize,
@@ -127,7 +125,7 @@ pub fn activate<E: Element>(
 dispatch! {
 /// The products are the gradient of what came out of the activation: `grad` becomes that of
 /// `before`, which is this panel's alone; its columns' sums are added to `sums`, and `again` is what
-/// came out. Rows of `grad` and `again` are `ld` apart.
+/// came out. Rows of `grad` and `again` are `ld` apart. `made` is room for as many as the products.
 pub fn activate_backward<E: Element>(
     panel: Panel<'_>,
     activation: Activation,
@@ -136,8 +134,8 @@ pub fn activate_backward<E: Element>(
     again: &mut [E],
     ld: usize,
     sums: &mut [f32],
+    made: &mut [f32],
 ) {
-    let mut made = [0f32; BLOCK * MOST_COLUMNS];
     let Panel { products, columns, first, width } = panel;
     let made = &mut made[..products.len()];
     let each = products.iter_mut().zip(before).zip(&mut *made);

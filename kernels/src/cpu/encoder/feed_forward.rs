@@ -4,7 +4,7 @@ use super::Layer;
 use super::add_norm::{self, NormRun, SavedNorm};
 use super::attention_block::finish;
 use super::elementwise::{Panel, activate, activate_backward, add_to};
-use super::linear::{Operands, ld, multiply, operand, products, room, spread_ld};
+use super::linear::{Operands, ld, multiplied, multiply, operand, room, spread_ld};
 use crate::Dropout;
 use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
 use crate::cpu::{Buffer, Element};
@@ -68,7 +68,7 @@ impl<E: Element> Layer<E> {
                 let inner = &mut inner[rows.start * wide_ld..];
                 activate(panel, &self.intermediate.bias, self.activation, before, inner, wide_ld);
             });
-            let mut y = products(&inner, wide_ld, count, out_forward, hidden);
+            let mut y = multiplied(&inner, wide_ld, count, out_forward, hidden);
             for row in 0..count {
                 let at = row * hidden..(row + 1) * hidden;
                 let (normed, inverse) = norm.row(row);
@@ -147,6 +147,7 @@ impl<E: Element> Layer<E> {
             let before = &saved.before[first_row * panels_width..][..count * panels_width];
             let mut dinner = room::<E>(padded_rows, wide, wide_ld);
             let mut again = Buffer::any(count * wide_ld);
+            let mut made = Buffer::any(BLOCK.min(count) * columns);
             multiply(&dy, x_ld, count, output_back, |rows, first, products| {
                 let panel = Panel::new(products, columns, first, wide);
                 let at = rows.start * panels_width + first * rows.len();
@@ -159,6 +160,7 @@ impl<E: Element> Layer<E> {
                     &mut again[row..],
                     wide_ld,
                     &mut inner_sums[rows.start / BLOCK * wide..][..wide],
+                    &mut made,
                 );
             });
             multiply(&dinner, wide_ld, count, intermediate_back, |rows, first, products| {

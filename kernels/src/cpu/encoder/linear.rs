@@ -46,11 +46,11 @@ fn each_product<E: Element>(
     let operands: Vec<_> = row_blocks(count)
         .map(|block| (whole_rows(&rows[block.start * ld..], ld, block.len()), block))
         .collect();
-    for panel in part {
+    for panel in part.clone() {
         // All runs' tasks read all panels, which are more than a processor's own cache holds: the
-        // next one comes from the shared cache during the epilogues, a part in each.
-        let next = panels.data.get((panel + 1) * panels.stride..).unwrap_or_default();
-        let next = &next[..panels.stride.min(next.len())];
+        // next one comes from the shared cache behind each block's product, a part each.
+        let next = if panel + 1 < part.end { panel + 1..panel + 2 } else { 0..0 };
+        let next = &panels.data[next.start * panels.stride..next.end * panels.stride];
         let mut parts = next.chunks(next.len().div_ceil(operands.len().max(1)).max(1));
         for (operand, block) in &operands {
             let what = Product {
@@ -101,7 +101,7 @@ pub fn multiply_part<E: Element>(
 
 /// Multiplies `count` rows, `ld` apart, with panels: `[count, outputs]`, and rows behind them for
 /// whole tiles, which mean nothing.
-pub fn products<E: Element>(
+pub fn multiplied<E: Element>(
     rows: &[E],
     ld: usize,
     count: usize,

@@ -47,7 +47,7 @@ impl ByHead {
     }
 }
 
-/// Attention of qkv `[T, 3·H]`.
+/// Attention of qkv `[T, 3·H]`. Queries of rows that do not ask are not read.
 pub fn forward(qkv: &[f32], shape: Shape<'_>) -> ByHead {
     let (hidden, head_dim) = (shape.heads * shape.head_dim, shape.head_dim);
     let ranges: Vec<_> = shape.sequences.ranges().collect();
@@ -119,9 +119,10 @@ impl Head<'_> {
         &self.qkv[(row * 3 + part) * self.hidden + self.first..][..self.head_dim]
     }
 
-    /// Has a row's queries, keys and values come nearer.
-    fn fetch(&self, row: usize) {
-        (0..3).for_each(|part| prefetch(self.row(part, row)));
+    /// Has a row's queries, where it asks, keys and values come nearer.
+    fn fetch(&self, row: usize, asking: usize) {
+        let parts = if row < asking { 0..3 } else { 1..3 };
+        parts.for_each(|part| prefetch(self.row(part, row)));
     }
 
     /// The context of as many first rows as there is room for, `[rows, head_dim]`.
@@ -130,13 +131,14 @@ impl Head<'_> {
     /// it waits each time: so what a head reads is fetched while the head before it is at work.
     fn forward(&self, out: &mut [f32], room: &mut Room) {
         let (n, d, ld) = (self.n, self.head_dim, 3 * self.hidden);
+        let asking = out.len() / d;
         if self.first == 0 {
-            (0..n).for_each(|row| self.fetch(row));
+            (0..n).for_each(|row| self.fetch(row, asking));
         }
         let next = Head { first: self.first + d, ..*self };
         let mut to_fetch = if next.first < self.hidden { 0..n } else { 0..0 };
         // All of them by the time that all queries are through.
-        let fetched_with_each = n.div_ceil((out.len() / d).max(1));
+        let fetched_with_each = n.div_ceil(asking.max(1));
         room.integers.resize(n * d, 0);
         room.scales.clear();
         for (row, integers) in (0..n).zip(room.integers.chunks_exact_mut(d)) {
@@ -161,7 +163,7 @@ impl Head<'_> {
             room.keys.multiply(&room.queries, (Plain, None), scores, extremes, products);
             room.probabilities.begin(room.values.tile(), count, n);
             for (scores, extremes) in room.scores.chunks_exact(n).zip(&room.extremes) {
-                to_fetch.by_ref().take(fetched_with_each).for_each(|row| next.fetch(row));
+                to_fetch.by_ref().take(fetched_with_each).for_each(|row| next.fetch(row, asking));
                 let (_, most) = extremes.range();
                 room.probabilities.push_probabilities(room.values.tile(), scores, most, scale);
             }

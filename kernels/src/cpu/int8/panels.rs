@@ -204,7 +204,7 @@ impl Int8Panels {
     }
 
     /// The same for some of the outputs, which have their usual place in `out`. Some before them may
-    /// be computed, too: panels are whole.
+    /// be computed, too, and be taken up by the extremes: panels are whole.
     pub fn multiply_part<'a>(
         &'a self,
         outputs: Range<usize>,

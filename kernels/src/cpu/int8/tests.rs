@@ -79,6 +79,36 @@ fn every_tile_gives_the_same_integers() {
 }
 
 #[test]
+fn a_part_of_the_outputs_is_that_part_of_all() {
+    let (outputs, inputs, ld) = (100, 40, 103);
+    let scales: Vec<f32> = (0..outputs).map(|output| 0.01 * (output + 1) as f32).collect();
+    let bias: Vec<f32> = (0..outputs as u64).map(|output| normal(4, output)).collect();
+    let weight = |output: usize, row: &mut [i8]| {
+        let q = |input| (hash(1, (output * inputs + input) as u64) % 127) as i8 - 63;
+        row.iter_mut().enumerate().for_each(|(input, to)| *to = q(input));
+    };
+    for tile in tiles() {
+        let panels = Int8Panels::with(tile, weight, &scales, inputs);
+        for (rows, part) in [(1, 0..20), (5, 20..100), (9, 33..49), (9, 0..100), (3, 48..48)] {
+            let x: Vec<f32> = (0..(rows * inputs) as u64).map(|i| normal(2, i)).collect();
+            let mut quantised = QuantizedRows::default();
+            quantised.quantise(&tile, &x, inputs, (rows, inputs));
+            let finish = || (Biased, Some(bias.as_slice()));
+            let (mut all, mut some) = (vec![0f32; rows * ld], vec![f32::NAN; rows * ld]);
+            panels.multiply(&quantised, finish(), (&mut all, ld), &mut [], &mut Vec::new());
+            let out = (some.as_mut_slice(), ld);
+            panels.multiply_part(part.clone(), &quantised, finish(), out, &mut [], &mut Vec::new());
+            let first = part.start / tile.columns * tile.columns;
+            for (all, some) in all.chunks_exact(ld).zip(some.chunks_exact(ld)) {
+                assert!(all[part.clone()] == some[part.clone()], "{tile:?} {part:?}");
+                let others = some[..first].iter().chain(&some[part.end..]);
+                assert!(others.into_iter().all(|x| x.is_nan()), "{tile:?} {part:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_span_fits_where_no_activations_overflow_it() {
     for seed in 0..2_000u64 {
         // From spans that are nearly empty to some of the largest weights alone.
