@@ -3,8 +3,10 @@
 //! Loshchilov and Hutter, Decoupled weight decay regularization (2019), as in `torch.optim.AdamW`;
 //! clipping as in `torch.nn.utils.clip_grad_norm_`.
 
+mod plain;
+
 use candle_core::backprop::GradStore;
-use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Storage, Tensor, Var, bail};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, Var, bail};
 
 use crate::cpu;
 use crate::cpu::adamw::Values;
@@ -36,24 +38,21 @@ struct Slot {
     name: String,
     var: Var,
     decays: bool,
-    moments: Moments,
+    /// Running means of the gradient and of its square.
+    mean: Vec<f32>,
+    square: Vec<f32>,
     /// Where a fused operation puts the gradient; candle's autograd has it otherwise.
     gradient: Option<GradientSlot>,
     /// Of a table whose gradients come by rows: which rows a batch has ever touched.
     live: Vec<bool>,
 }
 
-/// Running means of the gradient and of its square.
-#[derive(Debug, Clone)]
-enum Moments {
-    Host { m: Vec<f32>, v: Vec<f32> },
-    Device { m: Tensor, v: Tensor },
-}
-
 /// The optimizer and its state.
 pub struct AdamW {
     config: AdamWConfig,
     slots: Vec<Slot>,
+    /// The parameters that are on another device.
+    groups: Vec<plain::Group>,
     /// Who is to hear of a step.
     gradients: Option<Gradients>,
     step: u64,
@@ -62,17 +61,24 @@ pub struct AdamW {
 impl AdamW {
     /// Takes parameters as (name, variable, whether weight decay applies), all f32.
     pub fn new(params: Vec<(String, Var, bool)>, config: AdamWConfig) -> Result<Self> {
-        let mut slots = Vec::with_capacity(params.len());
-        for (name, var, decays) in params {
-            let moments = if var.device().is_cpu() {
-                let n = var.elem_count();
-                Moments::Host { m: vec![0.0; n], v: vec![0.0; n] }
-            } else {
-                Moments::Device { m: var.zeros_like()?, v: var.zeros_like()? }
-            };
-            slots.push(Slot { name, var, decays, moments, gradient: None, live: Vec::new() });
-        }
-        Ok(Self { config, slots, gradients: None, step: 0 })
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            params.into_iter().partition(|(_, var, _)| var.device().is_cpu());
+        let slot = |(name, var, decays): (String, Var, bool)| {
+            let (mean, square) = (vec![0.0; var.elem_count()], vec![0.0; var.elem_count()]);
+            Slot { name, var, decays, mean, square, gradient: None, live: Vec::new() }
+        };
+        let slots = here.into_iter().map(slot).collect();
+        Ok(Self { config, slots, groups: plain::Group::of(elsewhere)?, gradients: None, step: 0 })
+    }
+
+    /// As [`AdamW::new`], in the ordinary operations that other devices than the processor compute,
+    /// wherever parameters are.
+    ///
+    /// # Errors
+    /// When memory or the device fails.
+    pub fn plain(params: Vec<(String, Var, bool)>, config: AdamWConfig) -> Result<Self> {
+        let groups = plain::Group::of(params)?;
+        Ok(Self { config, slots: Vec::new(), groups, gradients: None, step: 0 })
     }
 
     /// Takes gradients from the slots that a model has asked for, in the place of autograd's, and
@@ -100,6 +106,9 @@ impl AdamW {
         for slot in &self.slots {
             squares += slot.sum_of_squares(grads)?;
         }
+        let of_groups = self.groups.iter().map(|group| group.gradient(grads));
+        let of_groups = of_groups.collect::<Result<Vec<_>>>()?;
+        squares += plain::sum_of_squares(&of_groups)?;
         let norm = squares.sqrt();
         if !norm.is_finite() {
             return Ok(norm);
@@ -112,18 +121,21 @@ impl AdamW {
         // Before the first of them, so that a step that fails has changed them too.
         let version = self.gradients.as_ref().map_or(0, Gradients::weights_changed);
         let exponent = self.step as i32;
+        let config = self.config;
+        let update = |decays: bool| Update {
+            beta1: config.beta1,
+            beta2: config.beta2,
+            eps: config.eps,
+            scale,
+            shrink: 1.0 - lr * if decays { config.weight_decay } else { 0.0 },
+            step_size: lr / (1.0 - config.beta1.powi(exponent)),
+            root_correction: (1.0 - config.beta2.powi(exponent)).sqrt(),
+        };
         for slot in &mut self.slots {
-            let weight_decay = if slot.decays { self.config.weight_decay } else { 0.0 };
-            let update = Update {
-                beta1: self.config.beta1,
-                beta2: self.config.beta2,
-                eps: self.config.eps,
-                scale,
-                shrink: 1.0 - lr * weight_decay,
-                step_size: lr / (1.0 - self.config.beta1.powi(exponent)),
-                root_correction: (1.0 - self.config.beta2.powi(exponent)).sqrt(),
-            };
-            slot.update(&update, grads, version)?;
+            slot.update(&update(slot.decays), grads, version)?;
+        }
+        for (group, gradient) in self.groups.iter_mut().zip(&of_groups) {
+            group.update(&update(group.decays), gradient)?;
         }
         Ok(norm)
     }
@@ -132,15 +144,11 @@ impl AdamW {
     pub fn state(&self) -> Result<Vec<(String, Tensor, Tensor)>> {
         let mut state = Vec::with_capacity(self.slots.len());
         for slot in &self.slots {
-            let (m, v) = match &slot.moments {
-                Moments::Host { m, v } => {
-                    let tensor =
-                        |x: &[f32]| Tensor::from_slice(x, slot.var.shape(), slot.var.device());
-                    (tensor(m)?, tensor(v)?)
-                }
-                Moments::Device { m, v } => (m.clone(), v.clone()),
-            };
-            state.push((slot.name.clone(), m, v));
+            let tensor = |x: &[f32]| Tensor::from_slice(x, slot.var.shape(), slot.var.device());
+            state.push((slot.name.clone(), tensor(&slot.mean)?, tensor(&slot.square)?));
+        }
+        for group in &self.groups {
+            state.append(&mut group.state()?);
         }
         Ok(state)
     }
@@ -159,18 +167,13 @@ impl AdamW {
             if mean.shape() != slot.var.shape() || square.shape() != slot.var.shape() {
                 bail!("optimizer state of {} has another shape than the parameter", slot.name);
             }
-            match &mut slot.moments {
-                Moments::Host { m, v } => {
-                    *m = mean.flatten_all()?.to_vec1()?;
-                    *v = square.flatten_all()?.to_vec1()?;
-                    // A row that was touched has moved; it is live again when it matters.
-                    slot.live.clear();
-                }
-                Moments::Device { m, v } => {
-                    *m = mean.to_device(slot.var.device())?;
-                    *v = square.to_device(slot.var.device())?;
-                }
-            }
+            slot.mean = mean.flatten_all()?.to_vec1()?;
+            slot.square = square.flatten_all()?.to_vec1()?;
+            // A row that was touched has moved; it is live again when it matters.
+            slot.live.clear();
+        }
+        for group in &mut self.groups {
+            group.restore(&mut find)?;
         }
         self.step = step;
         Ok(())
@@ -192,23 +195,12 @@ impl Slot {
                 None => bail!("parameter {} has no gradient", self.name),
             };
         }
-        let grad = self.autograd(grads)?;
-        if grad.device().is_cpu() && grad.dtype() == DType::F32 {
-            return with(grad, |grad| Ok(cpu::adamw::sum_of_squares(grad)));
-        }
-        let sum = grad.sqr()?.sum_all()?.to_dtype(DType::F32)?;
-        Ok(f64::from(sum.to_scalar::<f32>()?))
+        with(self.autograd(grads)?, |grad| Ok(cpu::adamw::sum_of_squares(grad)))
     }
 
     fn update(&mut self, update: &Update, grads: &GradStore, version: u64) -> Result<()> {
         let slot = self.gradient.clone();
-        let (m, v) = match &mut self.moments {
-            Moments::Device { m, v } => {
-                let Some(grad) = grads.get(&self.var) else { return Ok(()) };
-                return update.on_device(&self.var, grad, m, v);
-            }
-            Moments::Host { m, v } => (m, v),
-        };
+        let (m, v) = (&mut self.mean, &mut self.square);
         let step = update.on_host();
         let Some(slot) = slot else {
             let Some(grad) = grads.get(&self.var) else { return Ok(()) };
@@ -255,7 +247,8 @@ fn with<T>(tensor: &Tensor, use_it: impl FnOnce(&[f32]) -> Result<T>) -> Result<
     }
 }
 
-/// One parameter's update.
+/// What a step does to a parameter.
+#[derive(Debug, Clone, Copy)]
 struct Update {
     beta1: f64,
     beta2: f64,
@@ -279,15 +272,6 @@ impl Update {
             inverse_root: (1.0 / self.root_correction) as f32,
             eps: self.eps as f32,
         }
-    }
-
-    fn on_device(&self, var: &Var, grad: &Tensor, m: &mut Tensor, v: &mut Tensor) -> Result<()> {
-        let grad = (grad.to_dtype(var.dtype())? * self.scale)?;
-        *m = ((&*m * self.beta1)? + (&grad * (1.0 - self.beta1))?)?;
-        *v = ((&*v * self.beta2)? + (grad.sqr()? * (1.0 - self.beta2))?)?;
-        let denominator = ((v.sqrt()? / self.root_correction)? + self.eps)?;
-        let next = ((var.as_tensor() * self.shrink)? - ((&*m / denominator)? * self.step_size)?)?;
-        var.set(&next)
     }
 }
 

@@ -7,9 +7,11 @@
 pub mod adamw;
 pub mod coding;
 mod cpu;
+pub mod device;
 pub mod dropout;
 pub mod encoder;
 pub mod gradients;
+pub mod head;
 pub mod int8;
 mod linear;
 pub mod reference;
@@ -27,5 +29,5 @@ pub use encoder::{
 };
 pub use gradients::Gradients;
 pub use linear::Activation;
-pub use reference::{cross_entropy, dropout, linear};
+pub use reference::{cross_entropy, dropout};
 pub use sequences::Sequences;

@@ -2,9 +2,9 @@
 
 use candle_core::{Device, Tensor};
 use pagebert_kernels::{
-    Activation, Dropout, DropoutKey, Encoder, EncoderDropout, EncoderInput, EncoderOptions,
-    EncoderParameters, LayerDropout, LayerParameters, LinearParameters, LinearWeight,
-    NormParameters, Parameter, Queries, WordTable, dropout, linear,
+    Dropout, DropoutKey, Encoder, EncoderDropout, EncoderInput, EncoderOptions, EncoderParameters,
+    LayerDropout, LayerParameters, LinearParameters, LinearWeight, NormParameters, Parameter,
+    Queries, WordTable, dropout, head,
 };
 
 use pagebert_kernels::int8::{Squash, exact_linear};
@@ -33,6 +33,13 @@ impl Parameters<'_> {
                 Some(integers) => LinearWeight::Int8(integers.clone()),
                 None => LinearWeight::Float(self.get(&format!("{name}.weight"))?),
             },
+            bias: self.get(&format!("{name}.bias"))?,
+        })
+    }
+
+    fn head(&self, name: &str) -> Result<Head> {
+        Ok(Head {
+            weight: self.get(&format!("{name}.weight"))?,
             bias: self.get(&format!("{name}.bias"))?,
         })
     }
@@ -75,30 +82,23 @@ impl Parameters<'_> {
     }
 }
 
-/// A small layer whose gradients are autograd's.
+/// A small layer, always of floats.
 #[derive(Debug, Clone)]
 struct Head {
-    weight: Tensor,
-    bias: Tensor,
+    weight: Parameter,
+    bias: Parameter,
 }
 
 impl Head {
-    fn load(weights: &Weights, name: &str) -> Result<Self> {
-        Ok(Self {
-            weight: weights.get(&format!("{name}.weight"))?.clone(),
-            bias: weights.get(&format!("{name}.bias"))?.clone(),
-        })
-    }
-
     /// x `[B, in]` → `[B, out]`.
     fn forward(&self, x: &Tensor, squash: Squash) -> Result<Tensor> {
-        let y = linear(x, &self.weight, &self.bias, Activation::Identity)?;
+        let y = head::linear(x, &self.weight, &self.bias)?;
         Ok(if squash == Squash::Tanh { y.tanh()? } else { y })
     }
 
     /// The same, equal to the bit on every processor.
     fn forward_exactly(&self, x: &Tensor, squash: Squash) -> Result<Tensor> {
-        Ok(exact_linear(x, &self.weight, &self.bias, squash)?)
+        Ok(exact_linear(x, &self.weight.value, &self.bias.value, squash)?)
     }
 }
 
@@ -165,14 +165,17 @@ impl BertForSequenceClassification {
         options: EncoderOptions,
     ) -> Result<Self> {
         config.check()?;
-        let parameters = Parameters { weights, config, options: &options }.encoder()?;
+        let parameters = Parameters { weights, config, options: &options };
+        let (pooler, classifier) =
+            (parameters.head("bert.pooler.dense")?, parameters.head("classifier")?);
+        let parameters = parameters.encoder()?;
         Ok(Self {
             config: config.clone(),
             device: parameters.position.value.device().clone(),
             int8: parameters.is_int8(),
             encoder: Encoder::new(parameters, options)?,
-            pooler: Head::load(weights, "bert.pooler.dense")?,
-            classifier: Head::load(weights, "classifier")?,
+            pooler,
+            classifier,
         })
     }
 

@@ -145,7 +145,7 @@ pub fn set_threads(threads: usize) -> Result<()> {
 pub fn device(spec: DeviceSpec) -> Result<Device> {
     match spec.built()? {
         DeviceSpec::Cpu => Ok(Device::Cpu),
-        DeviceSpec::Cuda(index) => Device::new_cuda(index).with_context(|| {
+        DeviceSpec::Cuda(index) => pagebert_kernels::device::cuda(index).with_context(|| {
             format!("{spec} can't be used; `pagebert devices` lists what there is")
         }),
     }

@@ -104,14 +104,15 @@ impl Engine {
         let model = BertForSequenceClassification::load_with(&shared, config, options)?;
         let parameters =
             vars.iter().map(|(name, var)| (name.clone(), var.clone(), decays(name))).collect();
-        let mut optimizer = AdamW::new(
-            parameters,
-            AdamWConfig {
-                weight_decay: settings.weight_decay,
-                clip: settings.clip,
-                ..AdamWConfig::default()
-            },
-        )?;
+        let config = AdamWConfig {
+            weight_decay: settings.weight_decay,
+            clip: settings.clip,
+            ..AdamWConfig::default()
+        };
+        let mut optimizer = match route {
+            Route::Fused => AdamW::new(parameters, config)?,
+            Route::Plain => AdamW::plain(parameters, config)?,
+        };
         if let Some(gradients) = &gradients {
             optimizer = optimizer.with_gradients(gradients);
         }
