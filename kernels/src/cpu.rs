@@ -6,6 +6,7 @@
 
 pub mod adamw;
 pub mod attention;
+mod bf16;
 pub mod buffer;
 pub mod element;
 pub mod embeddings;

@@ -7,7 +7,7 @@ mod rounding;
 pub use rounding::{Feedback, round_weight};
 
 pub use crate::cpu::int8::{CodedTable, Int8Panels, WEIGHT_LIMIT};
-use crate::cpu::math::tanh;
+use crate::cpu::int8::{linear_row, tanh_row};
 
 /// `x · weightᵀ + bias`, or tanh of it: x `[B, in]`, weight `[out, in]`, bias `[out]`, f32 on the
 /// processor → `[B, out]`, equal to the bit on every processor.
@@ -19,14 +19,15 @@ pub fn exact_linear(x: &Tensor, weight: &Tensor, bias: &Tensor, squash: Squash) 
     if width != inputs || bias.dims() != [outputs] {
         bail!("{inputs} columns for a weight of {:?}, bias {:?}", weight.dims(), bias.dims());
     }
-    let mut y = Vec::with_capacity(batch * outputs);
+    let mut y = vec![0f32; batch * outputs];
     with(x, |x| {
         with(weight, |weight| {
             with(bias, |bias| {
-                for x in x.chunks_exact(inputs.max(1)) {
-                    for (weight, bias) in weight.chunks_exact(inputs.max(1)).zip(bias) {
-                        let sum = dot(x, weight) + bias;
-                        y.push(if squash == Squash::Tanh { tanh(sum) } else { sum });
+                let rows = x.chunks_exact(inputs.max(1)).zip(y.chunks_exact_mut(outputs.max(1)));
+                for (x, y) in rows {
+                    linear_row(x, weight, bias, y);
+                    if squash == Squash::Tanh {
+                        tanh_row(y);
                     }
                 }
                 Ok(())
@@ -43,22 +44,6 @@ pub enum Squash {
     None,
     /// The hyperbolic tangent.
     Tanh,
-}
-
-/// In sixteen sums, which are then added by halves.
-fn dot(x: &[f32], y: &[f32]) -> f32 {
-    let mut sums = [0f32; 16];
-    for (x, y) in x.chunks(16).zip(y.chunks(16)) {
-        for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
-            *sum += x * y;
-        }
-    }
-    for half in [8, 4, 2, 1] {
-        for lane in 0..half {
-            sums[lane] += sums[lane + half];
-        }
-    }
-    sums[0]
 }
 
 fn with<T>(tensor: &Tensor, use_it: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::gemm::Kernel;
-use super::{gemm, isa};
+use super::{bf16, gemm, isa};
 
 /// The type of a product's operands. Sums are f32 always.
 pub trait Element: Pod + Send + Sync + PartialEq + std::fmt::Debug {
@@ -15,6 +15,10 @@ pub trait Element: Pod + Send + Sync + PartialEq + std::fmt::Debug {
 
     /// Rounds to nearest, ties to even.
     fn new(x: f32) -> Self;
+
+    /// Rounds rows of `width` floats, `from_ld` apart, to rows `ld` apart, where that is an
+    /// instruction; says whether it is. Numbers that are not normal may become 0.
+    fn round_rows(from: &[f32], from_ld: usize, width: usize, out: &mut [Self], ld: usize) -> bool;
 
     /// Floats as they are, where they need no rounding.
     fn exactly(x: &[f32]) -> Option<&[Self]>;
@@ -36,6 +40,11 @@ impl Element for f32 {
     #[inline(always)]
     fn new(x: f32) -> Self {
         x
+    }
+
+    #[inline(always)]
+    fn round_rows(_: &[f32], _: usize, _: usize, _: &mut [Self], _: usize) -> bool {
+        false
     }
 
     fn exactly(x: &[f32]) -> Option<&[Self]> {
@@ -73,6 +82,10 @@ impl Element for Bf16 {
         let rounded = (bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16) as u16;
         // Rounding could carry a NaN into an infinity.
         Self(if x.is_nan() { (bits >> 16) as u16 | 0x40 } else { rounded })
+    }
+
+    fn round_rows(from: &[f32], from_ld: usize, width: usize, out: &mut [Self], ld: usize) -> bool {
+        bf16::round_rows(from, from_ld, width, out, ld)
     }
 
     fn exactly(_: &[f32]) -> Option<&[Self]> {

@@ -16,6 +16,7 @@ mod avx2;
 mod by_spans;
 mod coded;
 mod finish;
+mod linear;
 mod panels;
 mod plain;
 #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
@@ -35,6 +36,7 @@ mod weights;
 pub use attention::forward as attention;
 pub use coded::CodedTable;
 pub use finish::{Biased, Gelu, Plain};
+pub use linear::{linear_row, tanh_row};
 pub use panels::Int8Panels;
 pub use rows::QuantizedRows;
 use spans::SPAN;

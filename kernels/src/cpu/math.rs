@@ -6,10 +6,20 @@
 //! bits.
 
 /// Has a loop take its chunks one after the other. For AVX-512 compilers would rather take sixteen of
-/// them at once, by gathers and scatters, which are slow.
+/// them at once, by gathers and scatters, which are slow; WebAssembly has none.
 #[inline(always)]
 pub fn one_by_one(index: usize) -> usize {
-    std::hint::black_box(index)
+    if cfg!(target_family = "wasm") { index } else { std::hint::black_box(index) }
+}
+
+/// Sixteen become one, by halves: one after the other they would take as long as a short row does in
+/// all. Step by step, as of a loop compilers make single numbers here.
+#[inline(always)]
+pub fn by_halves(lanes: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|i| f(lanes[i], lanes[i + 8]));
+    let four: [f32; 4] = std::array::from_fn(|i| f(eight[i], eight[i + 4]));
+    let two: [f32; 2] = std::array::from_fn(|i| f(four[i], four[i + 2]));
+    f(two[0], two[1])
 }
 
 /// a · b + c.

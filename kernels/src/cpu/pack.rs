@@ -287,6 +287,9 @@ pub fn rows_to_columns<E: Element>(
 dispatch! {
 /// f32 rows `[count, width]` rounded to E, `ld` apart; what lies beyond the width is left.
 pub fn round_rows<E: Element>(rows: &[f32], width: usize, ld: usize, out: &mut [E]) {
+    if E::round_rows(rows, width, width, out, ld) {
+        return;
+    }
     for (row, out) in rows.chunks_exact(width).zip(out.chunks_mut(ld)) {
         out.iter_mut().zip(row).for_each(|(out, x)| *out = E::new(*x));
     }

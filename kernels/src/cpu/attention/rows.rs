@@ -1,7 +1,7 @@
 //! What happens to rows of scores between the products.
 
 use crate::Dropout;
-use crate::cpu::math::{exp, one_by_one};
+use crate::cpu::math::{by_halves, exp, one_by_one};
 use crate::cpu::{Element, dispatch};
 use crate::reference::attention_index;
 
@@ -28,28 +28,10 @@ impl Mask {
     }
 }
 
-/// The largest of sixteen.
+/// The larger of two.
 #[inline(always)]
-fn largest(mut lanes: [f32; 16]) -> f32 {
-    // By halves: one after the other would be as long as a short row takes in all.
-    for half in [8, 4, 2, 1] {
-        for lane in 0..half {
-            let other = lanes[lane + half];
-            lanes[lane] = if other > lanes[lane] { other } else { lanes[lane] };
-        }
-    }
-    lanes[0]
-}
-
-/// The sum of sixteen, in a fixed order.
-#[inline(always)]
-fn total(mut lanes: [f32; 16]) -> f32 {
-    for half in [8, 4, 2, 1] {
-        for lane in 0..half {
-            lanes[lane] += lanes[lane + half];
-        }
-    }
-    lanes[0]
+fn larger(x: f32, y: f32) -> f32 {
+    if y > x { y } else { x }
 }
 
 dispatch! {
@@ -68,14 +50,17 @@ pub fn softmax<E: Element>(
     for (row, (scores, dropped)) in
         scores.chunks_exact_mut(ld).zip(dropped.chunks_exact_mut(dropped_ld)).enumerate()
     {
-        scores[n..width].fill(f32::NEG_INFINITY);
         let mut most = [f32::NEG_INFINITY; 16];
-        for chunk in scores[..width].chunks_exact(16) {
-            for (most, x) in most.iter_mut().zip(chunk) {
-                *most = if *x > *most { *x } else { *most };
-            }
+        for (index, chunk) in scores[..width].as_chunks_mut::<16>().0.iter_mut().enumerate() {
+            // A whole vector is written back: behind single numbers the next pass would wait.
+            let there = n.saturating_sub(16 * one_by_one(index)).min(16) as i32;
+            let x: [f32; 16] = std::array::from_fn(|lane| {
+                if (lane as i32) < there { chunk[lane] } else { f32::NEG_INFINITY }
+            });
+            most = std::array::from_fn(|lane| larger(most[lane], x[lane]));
+            *chunk = x;
         }
-        let most = largest(most);
+        let most = by_halves(most, larger);
         let mut sums = [0f32; 16];
         for chunk in scores[..width].chunks_exact_mut(16) {
             for (x, sum) in chunk.iter_mut().zip(&mut sums) {
@@ -84,7 +69,7 @@ pub fn softmax<E: Element>(
                 *sum += *x;
             }
         }
-        let inverse = 1.0 / total(sums);
+        let inverse = 1.0 / by_halves(sums, |x, y| x + y);
         let chunks = scores[..width].chunks_exact_mut(16).zip(dropped.chunks_exact_mut(16));
         for (index, (chunk, dropped)) in chunks.enumerate() {
             let multipliers = mask.multipliers(row, 16 * one_by_one(index));
@@ -93,7 +78,9 @@ pub fn softmax<E: Element>(
                 *dropped = E::new(*x * multiplier);
             }
         }
-        dropped[width.min(dropped_ld)..].fill(E::zeroed());
+        if width < dropped_ld {
+            dropped[width..].fill(E::zeroed());
+        }
     }
 }
 }

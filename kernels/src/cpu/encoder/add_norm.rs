@@ -3,6 +3,7 @@
 //! Ba, Kiros and Hinton, Layer normalization (2016).
 
 use crate::Dropout;
+use crate::cpu::math::{by_halves, one_by_one};
 use crate::cpu::parallel::Runs;
 use crate::cpu::{Buffer, Element, dispatch};
 use crate::gradients::GradientSlot;
@@ -74,30 +75,27 @@ fn lanes(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut sums = [0f32; 16];
     let (whole, rest) = x.as_chunks::<16>();
     let (whole_y, rest_y) = y.as_chunks::<16>();
-    for (x, y) in whole.iter().zip(whole_y) {
-        for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
-            *sum += f(*x, *y);
-        }
+    for (index, (x, y)) in whole.iter().zip(whole_y).enumerate() {
+        one_by_one(index);
+        sums = std::array::from_fn(|lane| sums[lane] + f(x[lane], y[lane]));
     }
     for ((sum, x), y) in sums.iter_mut().zip(rest).zip(rest_y) {
         *sum += f(*x, *y);
     }
-    for half in [8, 4, 2, 1] {
-        for lane in 0..half {
-            sums[lane] += sums[lane + half];
-        }
-    }
-    sums[0]
+    by_halves(sums, |x, y| x + y)
 }
 
 /// Multiplies a row by its dropout; `at` is the first element's index.
 #[inline(always)]
 fn drop_row(row: &mut [f32], dropout: Option<Dropout>, at: u64) {
     let Some(dropout) = dropout else { return };
-    for (index, chunk) in row.chunks_mut(16).enumerate() {
-        let multipliers = dropout.multipliers(at + 16 * index as u64);
-        chunk.iter_mut().zip(multipliers).for_each(|(x, multiplier)| *x *= multiplier);
+    let (whole, rest) = row.as_chunks_mut::<16>();
+    let last = at + 16 * whole.len() as u64;
+    for (index, row) in whole.iter_mut().enumerate() {
+        let multipliers = dropout.multipliers(at + 16 * one_by_one(index) as u64);
+        *row = std::array::from_fn(|lane| row[lane] * multipliers[lane]);
     }
+    rest.iter_mut().zip(dropout.multipliers(last)).for_each(|(x, multiplier)| *x *= multiplier);
 }
 
 /// A row of `LayerNorm(x + shift + other)`.
@@ -198,18 +196,27 @@ pub fn backward<E: Element>(
     let mean = lanes(dz, dz, |g, _| g) / n as f32;
     let along = lanes(dz, x, |g, x| g * x) / n as f32;
     dz.iter_mut().zip(x).for_each(|(dz, x)| *dz = inverse * (*dz - mean - *x * along));
-    for (index, ((dz, dx), sums)) in
-        dz.chunks(16).zip(dx.chunks_mut(16)).zip(x_sums.chunks_mut(16)).enumerate()
+    let multipliers = |first: usize| match dropout {
+        Some(dropout) => dropout.multipliers(at + first as u64),
+        None => [1.0; 16],
+    };
+    let (whole_dz, rest_dz) = dz.as_chunks::<16>();
+    let (whole_dx, rest_dx) = dx[..n].as_chunks_mut::<16>();
+    let (whole_sums, rest_sums) = x_sums[..n].as_chunks_mut::<16>();
+    let whole = whole_dz.iter().zip(whole_dx).zip(whole_sums);
+    for (index, ((dz, dx), sums)) in whole.enumerate() {
+        let multipliers = multipliers(16 * one_by_one(index));
+        let passed: [f32; 16] = std::array::from_fn(|lane| dz[lane] * multipliers[lane]);
+        *dx = passed.map(E::new);
+        *sums = std::array::from_fn(|lane| sums[lane] + passed[lane]);
+    }
+    let multipliers = multipliers(n - n % 16);
+    for (((dz, dx), sum), multiplier) in
+        rest_dz.iter().zip(rest_dx).zip(rest_sums).zip(multipliers)
     {
-        let multipliers = match dropout {
-            Some(dropout) => dropout.multipliers(at + 16 * index as u64),
-            None => [1.0; 16],
-        };
-        for (((dz, dx), sum), multiplier) in dz.iter().zip(dx).zip(sums).zip(multipliers) {
-            let passed = dz * multiplier;
-            *dx = E::new(passed);
-            *sum += passed;
-        }
+        let passed = dz * multiplier;
+        *dx = E::new(passed);
+        *sum += passed;
     }
 }
 }

@@ -46,6 +46,10 @@ fn update<A: Copy, B: Copy>(out: &mut [A], row: &[B], f: impl Fn(A, B) -> A) {
 /// The products, rounded, to rows `ld` apart.
 #[inline(always)]
 fn put<E: Element>(panel: &Panel<'_>, out: &mut [E], ld: usize) {
+    let Panel { columns, first, width, .. } = *panel;
+    if E::round_rows(panel.products, columns, width, &mut out[first..], ld) {
+        return;
+    }
     for (row, out) in panel.products.chunks_exact(panel.columns).zip(out.chunks_mut(ld)) {
         update(&mut out[panel.first..][..panel.width], &row[..panel.width], |_, x| E::new(x));
     }
@@ -108,8 +112,12 @@ pub fn activate<E: Element>(
     let mut panel = panel;
     shift(&mut panel, bias);
     let products = &mut *panel.products;
+    let n = before.len().min(products.len());
+    let rounded = E::round_rows(&products[..n], n, n, &mut before[..n], n);
     for (before, x) in before.iter_mut().zip(&mut *products) {
-        *before = E::new(*x);
+        if !rounded {
+            *before = E::new(*x);
+        }
         *x = before.get();
     }
     match activation {

@@ -1,0 +1,98 @@
+//! Rounding to bf16 by the instruction that processors have which multiply it.
+
+use super::Bf16;
+#[cfg(target_arch = "x86_64")]
+use super::{Isa, isa};
+
+/// Rounds rows of `width` floats, `from_ld` apart, to rows `ld` apart, where the processor has an
+/// instruction for it; says whether it has. Numbers below the least normal one become 0, which
+/// [`Element::new`](super::Element::new) keeps.
+#[cfg(target_arch = "x86_64")]
+pub fn round_rows(from: &[f32], from_ld: usize, width: usize, out: &mut [Bf16], ld: usize) -> bool {
+    if isa() < Isa::Avx512Bf16 {
+        return false;
+    }
+    for (from, out) in from.chunks(from_ld.max(1)).zip(out.chunks_mut(ld.max(1))) {
+        // SAFETY: the processor has what the function was compiled for.
+        unsafe { round(&from[..width], &mut out[..width]) };
+    }
+    true
+}
+
+/// Elsewhere there is none.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn round_rows(_: &[f32], _: usize, _: usize, _: &mut [Bf16], _: usize) -> bool {
+    false
+}
+
+/// # Safety
+/// The processor must have AVX-512 with bf16.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+unsafe fn round(from: &[f32], out: &mut [Bf16]) {
+    use std::arch::x86_64::*;
+    let n = from.len().min(out.len());
+    let (from, out) = (from.as_ptr(), out.as_mut_ptr());
+    let mut at = 0;
+    while at + 32 <= n {
+        // SAFETY: 32 elements from here on are there in both, and both vectors are 64 bytes without
+        // meaning.
+        unsafe {
+            let (low, high) = (_mm512_loadu_ps(from.add(at)), _mm512_loadu_ps(from.add(at + 16)));
+            let pairs: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+            _mm512_storeu_si512(out.add(at).cast(), pairs);
+        }
+        at += 32;
+    }
+    while at < n {
+        let mask = (u16::MAX as u32 >> (16 - (n - at).min(16))) as u16;
+        // SAFETY: as above, of as many elements as the mask has bits; others are not touched.
+        unsafe {
+            let some = _mm512_maskz_loadu_ps(mask, from.add(at));
+            let some: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(some));
+            _mm256_mask_storeu_epi16(out.add(at).cast(), mask, some);
+        }
+        at += 16;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Element;
+    use crate::dropout::{hash, normal};
+
+    #[test]
+    fn the_instruction_rounds_as_arithmetic_does() {
+        for (rows, width, from_ld, ld) in [
+            (1, 1, 1, 1),
+            (3, 15, 16, 40),
+            (2, 16, 16, 16),
+            (5, 31, 48, 33),
+            (4, 32, 32, 384),
+            (1, 4096, 4096, 4096),
+            (7, 83, 90, 96),
+        ] {
+            // Numbers of every size, and some that are none.
+            let from: Vec<f32> = (0..(rows * from_ld) as u64)
+                .map(|i| match i % 5 {
+                    0 => f32::from_bits(hash(3, i)),
+                    1 => f32::from_bits(hash(4, i) | 0x7f80_0000),
+                    _ => normal(5, i),
+                })
+                .map(|x| if x.is_subnormal() { 0.0 } else { x })
+                .collect();
+            let mut out = vec![Bf16::new(0.5); rows * ld];
+            if !round_rows(&from, from_ld, width, &mut out, ld) {
+                return;
+            }
+            for (row, (from, out)) in from.chunks(from_ld).zip(out.chunks(ld)).enumerate() {
+                for (column, out) in out.iter().enumerate() {
+                    let expected =
+                        if column < width { Bf16::new(from[column]) } else { Bf16::new(0.5) };
+                    assert_eq!(out.bits(), expected.bits(), "{row} {column} of {width}");
+                }
+            }
+        }
+    }
+}
