@@ -263,6 +263,10 @@ fn round_columns<E: Element>(
     out_ld: usize,
     out: &mut [E],
 ) {
+    let Some(last) = count.checked_sub(1) else { return };
+    if E::round_rows(&from[..last * ld + width], ld, width, out, out_ld) {
+        return;
+    }
     for row in 0..count {
         let from = &from[row * ld..][..width];
         out[row * out_ld..][..width].iter_mut().zip(from).for_each(|(out, x)| *out = E::new(*x));

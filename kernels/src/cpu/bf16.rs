@@ -12,10 +12,8 @@ pub fn round_rows(from: &[f32], from_ld: usize, width: usize, out: &mut [Bf16], 
     if isa() < Isa::Avx512Bf16 {
         return false;
     }
-    for (from, out) in from.chunks(from_ld.max(1)).zip(out.chunks_mut(ld.max(1))) {
-        // SAFETY: the processor has what the function was compiled for.
-        unsafe { round(&from[..width], &mut out[..width]) };
-    }
+    // SAFETY: the processor has what the function was compiled for.
+    unsafe { by_instruction(from, from_ld, width, out, ld) };
     true
 }
 
@@ -29,30 +27,30 @@ pub fn round_rows(_: &[f32], _: usize, _: usize, _: &mut [Bf16], _: usize) -> bo
 /// The processor must have AVX-512 with bf16.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-unsafe fn round(from: &[f32], out: &mut [Bf16]) {
+unsafe fn by_instruction(from: &[f32], from_ld: usize, width: usize, out: &mut [Bf16], ld: usize) {
     use std::arch::x86_64::*;
-    let n = from.len().min(out.len());
-    let (from, out) = (from.as_ptr(), out.as_mut_ptr());
-    let mut at = 0;
-    while at + 32 <= n {
-        // SAFETY: 32 elements from here on are there in both, and both vectors are 64 bytes without
-        // meaning.
-        unsafe {
-            let (low, high) = (_mm512_loadu_ps(from.add(at)), _mm512_loadu_ps(from.add(at + 16)));
-            let pairs: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
-            _mm512_storeu_si512(out.add(at).cast(), pairs);
+    for (from, out) in from.chunks(from_ld.max(1)).zip(out.chunks_mut(ld.max(1))) {
+        let (from, out) = (&from[..width], &mut out[..width]);
+        let ((from, from_rest), (out, out_rest)) =
+            (from.as_chunks::<32>(), out.as_chunks_mut::<32>());
+        for (from, out) in from.iter().zip(out) {
+            // SAFETY: 32 elements are there in both; vectors are 64 bytes without meaning.
+            unsafe {
+                let (low, high) =
+                    (_mm512_loadu_ps(&raw const from[0]), _mm512_loadu_ps(&raw const from[16]));
+                let pairs: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(high, low));
+                _mm512_storeu_si512(out.as_mut_ptr().cast(), pairs);
+            }
         }
-        at += 32;
-    }
-    while at < n {
-        let mask = (u16::MAX as u32 >> (16 - (n - at).min(16))) as u16;
-        // SAFETY: as above, of as many elements as the mask has bits; others are not touched.
-        unsafe {
-            let some = _mm512_maskz_loadu_ps(mask, from.add(at));
-            let some: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(some));
-            _mm256_mask_storeu_epi16(out.add(at).cast(), mask, some);
+        for (from, out) in from_rest.chunks(16).zip(out_rest.chunks_mut(16)) {
+            let mask = u16::MAX >> (16 - from.len());
+            // SAFETY: as many elements as the mask has bits are there, and no others are touched.
+            unsafe {
+                let some = _mm512_maskz_loadu_ps(mask, from.as_ptr());
+                let some: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(some));
+                _mm256_mask_storeu_epi16(out.as_mut_ptr().cast(), mask, some);
+            }
         }
-        at += 16;
     }
 }
 

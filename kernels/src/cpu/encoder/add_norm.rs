@@ -207,7 +207,7 @@ pub fn backward<E: Element>(
     for (index, ((dz, dx), sums)) in whole.enumerate() {
         let multipliers = multipliers(16 * one_by_one(index));
         let passed: [f32; 16] = std::array::from_fn(|lane| dz[lane] * multipliers[lane]);
-        *dx = passed.map(E::new);
+        *dx = std::array::from_fn(|lane| E::new(passed[lane]));
         *sums = std::array::from_fn(|lane| sums[lane] + passed[lane]);
     }
     let multipliers = multipliers(n - n % 16);
