@@ -46,7 +46,7 @@ pub(super) enum Integers<'a> {
 impl Int8Panels {
     /// Panels of integers `[out, in]`, each with its output's scale. `row` fills in an output's.
     #[cfg(test)]
-    pub(in crate::cpu) fn with(
+    pub(super) fn with(
         tile: Tile,
         mut row: impl FnMut(usize, &mut [i8]),
         scales: &[f32],
