@@ -3,7 +3,7 @@
 //! Ba, Kiros and Hinton, Layer normalization (2016).
 
 use crate::Dropout;
-use crate::cpu::math::{by_halves, one_by_one};
+use crate::cpu::math::{lanes, one_by_one};
 use crate::cpu::parallel::Runs;
 use crate::cpu::{Buffer, Element, dispatch};
 use crate::gradients::GradientSlot;
@@ -67,22 +67,6 @@ impl<E: Element> NormRun<'_, E> {
             Self::Spare(normed, inverse) => (normed, inverse),
         }
     }
-}
-
-/// The sum of f over two rows in sixteen lanes: a fixed order that is also a vector's.
-#[inline(always)]
-fn lanes(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut sums = [0f32; 16];
-    let (whole, rest) = x.as_chunks::<16>();
-    let (whole_y, rest_y) = y.as_chunks::<16>();
-    for (index, (x, y)) in whole.iter().zip(whole_y).enumerate() {
-        one_by_one(index);
-        sums = std::array::from_fn(|lane| sums[lane] + f(x[lane], y[lane]));
-    }
-    for ((sum, x), y) in sums.iter_mut().zip(rest).zip(rest_y) {
-        *sum += f(*x, *y);
-    }
-    by_halves(sums, |x, y| x + y)
 }
 
 /// Multiplies a row by its dropout; `at` is the first element's index.
