@@ -11,12 +11,13 @@ mod elementwise;
 mod feed_forward;
 mod int8_layers;
 mod linear;
+mod one_query;
 mod packed_weight;
 
 pub use add_norm::{Norm, norm_row, norm_row_backward};
 pub use attention_block::SavedAttention;
 pub use feed_forward::SavedFeedForward;
-pub use int8_layers::{Int8Layer, Int8Linear, forward_in_int8};
+pub use int8_layers::{Int8Layer, Int8Layers, Int8Linear};
 pub use linear::Linear;
 pub use packed_weight::PackedWeight;
 

@@ -24,16 +24,16 @@ pub fn by_halves(lanes: [f32; 16], f: impl Fn(f32, f32) -> f32) -> f32 {
 
 /// The sum of f over two rows in sixteen lanes: a fixed order that is also a vector's.
 #[inline(always)]
-pub fn lanes(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+pub fn lanes<T: Copy + Into<f32>>(x: &[f32], y: &[T], f: impl Fn(f32, f32) -> f32) -> f32 {
     let mut sums = [0f32; 16];
     let (whole, rest) = x.as_chunks::<16>();
     let (whole_y, rest_y) = y.as_chunks::<16>();
     for (index, (x, y)) in whole.iter().zip(whole_y).enumerate() {
         one_by_one(index);
-        sums = std::array::from_fn(|lane| sums[lane] + f(x[lane], y[lane]));
+        sums = std::array::from_fn(|lane| sums[lane] + f(x[lane], y[lane].into()));
     }
     for ((sum, x), y) in sums.iter_mut().zip(rest).zip(rest_y) {
-        *sum += f(*x, *y);
+        *sum += f(*x, (*y).into());
     }
     by_halves(sums, |x, y| x + y)
 }

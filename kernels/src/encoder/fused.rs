@@ -13,7 +13,7 @@ use super::{
 use crate::cpu::attention::Queries;
 use crate::cpu::embeddings::{self, Lookup, SavedEmbeddings, TableGradients, Tables, Words};
 use crate::cpu::encoder::{
-    Int8Layer, Int8Linear, Layer, Linear, Norm, PackedWeight, Rows, Saved, forward_in_int8,
+    Int8Layer, Int8Layers, Int8Linear, Layer, Linear, Norm, PackedWeight, Rows, Saved,
 };
 use crate::cpu::{Bf16, Buffer, Element};
 
@@ -36,7 +36,7 @@ enum Packed {
     F32(Cache<f32>),
     Bf16(Cache<Bf16>),
     /// Which do not change. The embeddings' norm is by itself.
-    Int8(Norm, Vec<Int8Layer>),
+    Int8(Norm, Int8Layers),
 }
 
 type Cache<E> = Mutex<Option<Arc<Weights<E>>>>;
@@ -88,7 +88,7 @@ impl Fused {
         let packed = match options.precision {
             _ if parameters.is_int8() => Packed::Int8(
                 copy_norm(&parameters.norm)?,
-                parameters.layers.iter().map(int8_layer).collect::<Result<_>>()?,
+                Int8Layers::new(parameters.layers.iter().map(int8_layer).collect::<Result<_>>()?),
             ),
             Precision::F32 => Packed::F32(Mutex::default()),
             Precision::Bf16 => Packed::Bf16(Mutex::default()),
@@ -131,7 +131,7 @@ impl Inner {
             }
             Packed::Int8(norm, layers) => {
                 let (x, _) = self.embed(norm, input, false)?;
-                (forward_in_int8(layers, x, &input.sequences, input.queries), None)
+                (layers.forward(x, &input.sequences, input.queries), None)
             }
         })
     }

@@ -1,14 +1,14 @@
 //! The layers in integers, for inference: equal to the bit on every processor, and without dropout.
 //!
 //! A block of rows goes from attention's context to the next layer's queries, keys and values
-//! without leaving the second cache, so threads wait for one another twice a layer, and
-//! once more in the last where few rows ask.
+//! without leaving the second cache, so threads wait for one another twice a layer.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::elementwise::gelu_tanh;
-use super::{Norm, Rows, add_norm};
+use super::one_query::OneQuery;
+use super::{Norm, add_norm};
 use crate::cpu::attention::{Queries, Shape};
 use crate::cpu::exact::gelu;
 use crate::cpu::int8::{self, Biased, Gelu, Int8Panels, Plain, QuantizedRows};
@@ -45,61 +45,68 @@ pub struct Int8Layer {
     pub activation: Activation,
 }
 
-/// x `[T, H]` through all layers → `[rows, H]`: the rows that are asked for of the last one.
-pub fn forward_in_int8(
-    layers: &[Int8Layer],
-    mut x: Buffer<f32>,
-    sequences: &Sequences,
-    queries: Queries,
-) -> Buffer<f32> {
-    let Some(first) = layers.first() else { return x };
-    let (hidden, tokens) = (first.output.bias.len(), sequences.tokens());
-    let mut qkv = Buffer::<f32>::any(tokens * 3 * hidden);
-    // The last layer's rows that ask are few where not all do: their queries come by themselves.
-    let unasked = |layer: usize| {
-        let few = layer + 1 == layers.len() && queries == Queries::First;
-        if few { hidden } else { 0 }
-    };
-    let runs = Runs::of_independent(tokens);
-    for_each(runs.cut(&mut qkv, 3 * hidden), |index, qkv| {
-        let (mut room, count) = (Room::default(), qkv.len() / (3 * hidden));
-        let x = &x[runs.row(index) * hidden..];
-        room.begin(&first.qkv, count);
-        x.chunks_exact(hidden).take(count).for_each(|x| room.push(&first.qkv, x));
-        first.qkv.part_with_bias(unasked(0)..3 * hidden, &mut room, (qkv, 3 * hidden));
-    });
-    for (index, layer) in layers.iter().enumerate() {
-        let next = layers.get(index + 1);
-        let queries = if next.is_some() { Queries::All } else { queries };
-        let (heads, head_dim) = (layer.heads, hidden / layer.heads);
-        let shape = Shape { sequences, heads, head_dim, dropout: None, queries };
-        let chosen = Rows { sequences, queries }.chosen();
-        if let Some(chosen) = &chosen {
-            layer.ask(chosen, &x, &mut qkv);
-        }
-        let context = int8::attention(&qkv, shape);
-        let mut out = Buffer::<f32>::any(shape.rows() * hidden);
-        let runs = Runs::of_independent(shape.rows());
-        // Attention is done with this layer's.
-        let next_qkv = runs.cut(&mut qkv, if next.is_some() { 3 * hidden } else { 0 });
-        let tasks = runs.cut(&mut out, hidden).into_iter().zip(next_qkv).collect();
-        for_each(tasks, |task, (out, next_qkv): (&mut [f32], &mut [f32])| {
-            let first_row = runs.row(task);
-            let residual = |row| {
-                let row = first_row + row;
-                &x[chosen.as_ref().map_or(row, |rows| rows[row]) * hidden..][..hidden]
-            };
-            let mut room = Room::default();
-            let context = |row, out: &mut [f32]| context.gather(first_row + row, out);
-            layer.behind_attention(context, residual, (out, next), &mut room);
-            if let Some(next) = next {
-                let wanted = unasked(index + 1)..3 * hidden;
-                next.qkv.part_with_bias(wanted, &mut room, (next_qkv, 3 * hidden));
-            }
-        });
-        x = out;
+/// The layers, and the last one's attention where one row of each sequence asks.
+pub struct Int8Layers {
+    layers: Vec<Int8Layer>,
+    one_query: Option<OneQuery>,
+}
+
+impl Int8Layers {
+    /// Takes layers up, in their order.
+    pub fn new(layers: Vec<Int8Layer>) -> Self {
+        let one_query = layers.last().map(|layer| OneQuery::new(&layer.qkv, layer.heads));
+        Self { layers, one_query }
     }
-    x
+
+    /// x `[T, H]` through all layers → `[rows, H]`: the rows that are asked for of the last one.
+    pub fn forward(
+        &self,
+        mut x: Buffer<f32>,
+        sequences: &Sequences,
+        queries: Queries,
+    ) -> Buffer<f32> {
+        let Some(first) = self.layers.first() else { return x };
+        let one_query = self.one_query.as_ref().filter(|_| queries == Queries::First);
+        // Of how many layers all rows ask.
+        let whole = self.layers.len() - usize::from(one_query.is_some());
+        let (hidden, tokens) = (first.output.bias.len(), sequences.tokens());
+        let mut qkv = Buffer::<f32>::any(if whole > 0 { tokens * 3 * hidden } else { 0 });
+        let runs = Runs::of_independent(tokens);
+        if whole > 0 {
+            for_each(runs.cut(&mut qkv, 3 * hidden), |index, qkv| {
+                let (mut room, count) = (Room::default(), qkv.len() / (3 * hidden));
+                let x = &x[runs.row(index) * hidden..];
+                room.begin(&first.qkv, count);
+                x.chunks_exact(hidden).take(count).for_each(|x| room.push(&first.qkv, x));
+                first.qkv.with_bias(&mut room, qkv);
+            });
+        }
+        for (index, layer) in self.layers[..whole].iter().enumerate() {
+            let next = self.layers[..whole].get(index + 1);
+            let (heads, head_dim) = (layer.heads, hidden / layer.heads);
+            let shape = Shape { sequences, heads, head_dim, dropout: None, queries: Queries::All };
+            let context = int8::attention(&qkv, shape);
+            let mut out = Buffer::<f32>::any(tokens * hidden);
+            // Attention is done with this layer's.
+            let next_qkv = runs.cut(&mut qkv, if next.is_some() { 3 * hidden } else { 0 });
+            let tasks = runs.cut(&mut out, hidden).into_iter().zip(next_qkv).collect();
+            for_each(tasks, |task, (out, next_qkv): (&mut [f32], &mut [f32])| {
+                let first_row = runs.row(task);
+                let residual = |row| &x[(first_row + row) * hidden..][..hidden];
+                let mut room = Room::default();
+                let context = |row, out: &mut [f32]| context.gather(first_row + row, out);
+                layer.behind_attention(context, residual, (out, next), &mut room);
+                if let Some(next) = next {
+                    next.qkv.with_bias(&mut room, next_qkv);
+                }
+            });
+            x = out;
+        }
+        match (one_query, self.layers.last()) {
+            (Some(one_query), Some(last)) => last.of_first_rows(one_query, &x, sequences),
+            _ => x,
+        }
+    }
 }
 
 /// What a task needs from one product to the next.
@@ -143,12 +150,13 @@ fn times(x: &[f32], y: &[f32], out: &mut [f32]) {
 impl Int8Linear {
     /// The product with the rows at hand and the bias, `[rows, out]`.
     fn with_bias(&self, room: &mut Room, out: &mut [f32]) {
-        self.part_with_bias(0..self.bias.len(), room, (out, self.bias.len()));
+        self.part_with_bias(0..self.bias.len(), room, out);
     }
 
-    /// Some of its columns, to rows `ld` apart; what comes before them is of any value.
-    fn part_with_bias(&self, outputs: Range<usize>, room: &mut Room, out: (&mut [f32], usize)) {
+    /// Some of its columns, from the first on.
+    fn part_with_bias(&self, outputs: Range<usize>, room: &mut Room, out: &mut [f32]) {
         let finish = (Biased, Some(self.bias.as_slice()));
+        let out = (out, outputs.end);
         self.weight.multiply_part(outputs, &room.rows, finish, out, &mut [], &mut room.products);
     }
 
@@ -160,22 +168,31 @@ impl Int8Linear {
 }
 
 impl Int8Layer {
-    /// Queries of the chosen rows of x `[T, H]`, to their places in qkv `[T, 3·H]`.
-    fn ask(&self, chosen: &[usize], x: &[f32], qkv: &mut [f32]) {
+    /// x `[T, H]` → the first rows of sequences that have some, `[rows, H]`.
+    fn of_first_rows(&self, one_query: &OneQuery, x: &[f32], sequences: &Sequences) -> Buffer<f32> {
         let hidden = self.output.bias.len();
-        let mut queries = Buffer::<f32>::any(chosen.len() * hidden);
-        let runs = Runs::of_independent(chosen.len());
+        let ranges: Vec<_> = sequences.ranges().filter(|rows| !rows.is_empty()).collect();
+        let row = |index: usize| &x[ranges[index].start * hidden..][..hidden];
+        let mut queries = Buffer::<f32>::any(ranges.len() * hidden);
+        let runs = Runs::of_independent(ranges.len());
         for_each(runs.cut(&mut queries, hidden), |index, queries| {
-            let (mut room, count) = (Room::default(), queries.len() / hidden);
+            let (mut room, first) = (Room::default(), runs.row(index));
+            let count = queries.len() / hidden;
             room.begin(&self.qkv, count);
-            for row in &chosen[runs.row(index)..][..count] {
-                room.push(&self.qkv, &x[row * hidden..][..hidden]);
-            }
-            self.qkv.part_with_bias(0..hidden, &mut room, (queries, hidden));
+            (first..first + count).for_each(|index| room.push(&self.qkv, row(index)));
+            self.qkv.part_with_bias(0..hidden, &mut room, queries);
         });
-        for (row, query) in chosen.iter().zip(queries.chunks_exact(hidden)) {
-            qkv[row * 3 * hidden..][..hidden].copy_from_slice(query);
-        }
+        let context = one_query.context(x, &ranges, &queries);
+        let mut out = Buffer::<f32>::any(ranges.len() * hidden);
+        for_each(runs.cut(&mut out, hidden), |index, out| {
+            let first = runs.row(index);
+            let context = |row: usize, out: &mut [f32]| {
+                out.copy_from_slice(&context[(first + row) * hidden..][..hidden]);
+            };
+            let residual = |index| row(first + index);
+            self.behind_attention(context, residual, (out, None), &mut Room::default());
+        });
+        out
     }
 
     /// Of some rows, of which attention's context and input can be had, what comes out of the layer,

@@ -46,7 +46,7 @@ pub(super) enum Integers<'a> {
 impl Int8Panels {
     /// Panels of integers `[out, in]`, each with its output's scale. `row` fills in an output's.
     #[cfg(test)]
-    pub(super) fn with(
+    pub(in crate::cpu) fn with(
         tile: Tile,
         mut row: impl FnMut(usize, &mut [i8]),
         scales: &[f32],
@@ -130,14 +130,29 @@ impl Int8Panels {
 
     /// One output's weights as floats.
     pub fn row(&self, output: usize, out: &mut [f32]) {
+        let scale = self.scales[output];
+        self.each(output, out, |q| f32::from(q) * scale);
+    }
+
+    /// One output's weights as they are stored, to be multiplied by its scale.
+    pub fn integers(&self, output: usize, out: &mut [i8]) {
+        self.each(output, out, |q| q);
+    }
+
+    /// What `f` makes of each of an output's weights.
+    fn each<T>(&self, output: usize, out: &mut [T], f: impl Fn(i8) -> T) {
         let Tile { columns, group, .. } = self.tile;
         let (panel, column) = (output / columns, output % columns);
         let panel = &self.data()[panel * columns * self.depth..][..columns * self.depth];
-        let scale = self.scales[output];
         for (out, from) in out.chunks_mut(group).zip(panel.chunks_exact(columns * group)) {
             let from = &from[column * group..];
-            out.iter_mut().zip(from).for_each(|(x, q)| *x = f32::from(*q) * scale);
+            out.iter_mut().zip(from).for_each(|(x, q)| *x = f(*q));
         }
+    }
+
+    /// The outputs' scales, `[out]`.
+    pub fn scales(&self) -> &[f32] {
+        &self.scales[..self.outputs]
     }
 
     /// Weights `[in, out]`.
