@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::gemm::Kernel;
+use super::gemm::{Kernel, Split};
 use super::{bf16, gemm, isa};
 
 /// The type of a product's operands. Sums are f32 always.
@@ -31,6 +31,9 @@ pub trait Element: Pod + Send + Sync + PartialEq + std::fmt::Debug {
 
     /// The best kernel there is on this processor.
     fn kernel() -> Kernel<Self>;
+
+    /// What is better still for operands that are worth being made ready for it.
+    fn split() -> Option<Split<Self>>;
 }
 
 impl Element for f32 {
@@ -63,6 +66,10 @@ impl Element for f32 {
 
     fn kernel() -> Kernel<f32> {
         gemm::f32_kernel(isa())
+    }
+
+    fn split() -> Option<Split<f32>> {
+        gemm::split_f32(isa())
     }
 }
 
@@ -104,6 +111,10 @@ impl Element for Bf16 {
 
     fn kernel() -> Kernel<Bf16> {
         gemm::bf16_kernel(isa())
+    }
+
+    fn split() -> Option<Split<Bf16>> {
+        None
     }
 }
 

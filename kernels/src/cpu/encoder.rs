@@ -13,6 +13,7 @@ mod int8_layers;
 mod linear;
 mod one_query;
 mod packed_weight;
+mod weight_gradient;
 
 pub use add_norm::{Norm, norm_row, norm_row_backward};
 pub use attention_block::SavedAttention;

@@ -17,6 +17,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod plain;
+#[cfg(target_arch = "x86_64")]
+mod split;
 
 use super::{Bf16, Element, Isa};
 
@@ -33,7 +35,61 @@ pub struct Kernel<E> {
     run: unsafe fn(&Raw<E>),
     /// What products have to set up, where there is such a thing.
     hold: Option<unsafe fn() -> Option<Held>>,
+    /// Whether operands are [`Split`].
+    split: bool,
 }
+
+/// Products of floats by units that multiply numbers of fewer bits: each float is a sum of three of
+/// half its size, which lie where tiles read them.
+#[derive(Debug, Clone, Copy)]
+pub struct Split<E> {
+    /// Multiplies what the others have made.
+    pub kernel: Kernel<E>,
+    rows: unsafe fn(&[E], usize, usize, &mut [E], usize),
+    panel: unsafe fn(&[E], &mut [E]),
+}
+
+/// Whether linear layers' floats are split, and how.
+pub fn split_f32(isa: Isa) -> Option<Split<f32>> {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => Some(split::BY_AMX),
+        _ => None,
+    }
+}
+
+impl<E: Element> Split<E> {
+    /// The depth of operands whose rows have so many elements.
+    pub fn depth(width: usize) -> usize {
+        width.next_multiple_of(SPLIT_DEPTH)
+    }
+
+    /// Splits rows of `width` elements, `from_ld` apart, to rows `ld` apart: [`Kernel::operand_len`]
+    /// of [`Self::depth`] are written of each.
+    ///
+    /// # Panics
+    /// When they do not fit: a caller's mistake.
+    pub fn rows(&self, from: &[E], from_ld: usize, width: usize, out: &mut [E], ld: usize) {
+        assert!(width <= from_ld && self.kernel.operand_len(Self::depth(width)) <= ld);
+        // SAFETY: this exists only where its instructions do.
+        unsafe { (self.rows)(from, from_ld, width, out, ld) }
+    }
+
+    /// Splits one panel of a kernel without groups, `[depth, columns]`.
+    ///
+    /// # Panics
+    /// When there is not room for it in `out`: a caller's mistake.
+    pub fn panel(&self, from: &[E], out: &mut [E]) {
+        let columns = self.kernel.columns;
+        let depth = Self::depth(from.len() / columns);
+        assert!(out.len() >= self.kernel.operand_len(depth * columns));
+        // SAFETY: this exists only where its instructions do.
+        unsafe { (self.panel)(from, out) }
+    }
+}
+
+/// The depth of split operands is a multiple of this.
+const SPLIT_DEPTH: usize = 32;
 
 #[cfg(target_arch = "x86_64")]
 pub use amx::Held;
@@ -45,7 +101,9 @@ pub enum Held {}
 pub fn f32_kernel(isa: Isa) -> Kernel<f32> {
     match isa {
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => avx512::F32,
+        Isa::Avx512 | Isa::Avx512Bf16 => avx512::F32,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Amx => avx512::NARROW_F32,
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => avx2::F32,
         _ => plain::base(),
@@ -144,6 +202,11 @@ impl<E: Element> Kernel<E> {
         columns.div_ceil(self.columns)
     }
 
+    /// How many elements so many of an operand take.
+    pub fn operand_len(&self, elements: usize) -> usize {
+        if self.split { elements * 3 / 2 } else { elements }
+    }
+
     /// Sets up what products need, for as long as what comes back lives: for a thread that is to
     /// compute many small ones, and nothing of others' meanwhile.
     pub fn hold(&self) -> Option<Held> {
@@ -169,10 +232,10 @@ impl<E: Element> Kernel<E> {
         }
         let last = blocks.count - 1;
         assert!(rows.is_multiple_of(self.rows) && depth.is_multiple_of(E::DEPTH));
-        assert!(a.len() >= last * blocks.a_stride + (rows - 1) * lda + depth);
-        assert!(
-            b.len() >= last * blocks.b_stride + (panels - 1) * panel_stride + depth * self.columns
-        );
+        assert!(!self.split || depth.is_multiple_of(SPLIT_DEPTH));
+        let (row, panel) = (self.operand_len(depth), self.operand_len(depth * self.columns));
+        assert!(a.len() >= last * blocks.a_stride + (rows - 1) * lda + row);
+        assert!(b.len() >= last * blocks.b_stride + (panels - 1) * panel_stride + panel);
         assert!(c.len() >= (rows - 1) * ldc + panels * self.columns);
         let raw = Raw {
             a: a.as_ptr(),

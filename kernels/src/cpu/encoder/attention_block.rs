@@ -2,7 +2,8 @@
 
 use super::add_norm::{self, NormRun, SavedNorm};
 use super::elementwise::{Panel, add_bias, add_to, column_sums, store};
-use super::linear::{self, Operands, ld, multiplied, multiply, multiply_part, room};
+use super::linear::{self, ld, multiplied, multiply, multiply_part, room};
+use super::weight_gradient::Operands;
 use super::{Layer, LayerDropout, Rows};
 use crate::cpu::attention::{self, Queries, Shape};
 use crate::cpu::pack::Panels;

@@ -48,13 +48,14 @@ pub struct Int8Layer {
 /// The layers, and the last one's attention where one row of each sequence asks.
 pub struct Int8Layers {
     layers: Vec<Int8Layer>,
-    one_query: Option<OneQuery>,
+    one_query: Option<Box<OneQuery>>,
 }
 
 impl Int8Layers {
     /// Takes layers up, in their order.
     pub fn new(layers: Vec<Int8Layer>) -> Self {
-        let one_query = layers.last().map(|layer| OneQuery::new(&layer.qkv, layer.heads));
+        let last = layers.last();
+        let one_query = last.map(|layer| Box::new(OneQuery::new(&layer.qkv, layer.heads)));
         Self { layers, one_query }
     }
 
@@ -66,7 +67,7 @@ impl Int8Layers {
         queries: Queries,
     ) -> Buffer<f32> {
         let Some(first) = self.layers.first() else { return x };
-        let one_query = self.one_query.as_ref().filter(|_| queries == Queries::First);
+        let one_query = self.one_query.as_deref().filter(|_| queries == Queries::First);
         // Of how many layers all rows ask.
         let whole = self.layers.len() - usize::from(one_query.is_some());
         let (hidden, tokens) = (first.output.bias.len(), sequences.tokens());

@@ -12,10 +12,11 @@ use super::{Kernel, Raw};
 use crate::cpu::Bf16;
 
 /// 32 × 32: two by two tiles.
-pub const BF16: Kernel<Bf16> = Kernel { rows: ROWS, columns: COLUMNS, run, hold: Some(hold) };
+pub const BF16: Kernel<Bf16> =
+    Kernel { rows: ROWS, columns: COLUMNS, run, hold: Some(hold), split: false };
 
-const ROWS: usize = 32;
-const COLUMNS: usize = 32;
+pub(super) const ROWS: usize = 32;
+pub(super) const COLUMNS: usize = 32;
 
 /// Whether processor and kernel let this process use tiles.
 #[cfg(target_os = "linux")]
@@ -139,14 +140,14 @@ pub(crate) struct TwoByTwo {
     pub add: bool,
 }
 
-/// Computes a [`TwoByTwo`] by the instruction that multiplies two tiles. One piece of assembly, so
-/// that nothing comes between the tiles' uses.
+/// Computes a [`TwoByTwo`]: `$step` is the instructions of a step, and by how many bytes they leave A
+/// and B behind. One piece of assembly, so that nothing comes between the tiles' uses.
 ///
 /// # Safety
-/// Tiles must be configured, and there must be a block and a step at least, and in each block 32 rows
-/// of 64 · steps bytes of A and 2048 · steps bytes of B; of C 32 rows of 128 bytes.
-macro_rules! two_by_two {
-    ($instruction:literal, $operands:expr) => {{
+/// Tiles must be configured, and there must be a block and a step at least, and in each block what the
+/// steps read of 32 rows of A and of B: 64 and 2048 bytes for each; of C 32 rows of 128 bytes.
+macro_rules! two_by_two_of {
+    ($step:expr, $next_a:literal, $next_b:literal, $operands:expr) => {{
         let operands: &$crate::cpu::gemm::amx::TwoByTwo = $operands;
         std::arch::asm!(
             "test {add:e}, {add:e}",
@@ -164,17 +165,10 @@ macro_rules! two_by_two {
             "4:",
             "mov {count}, [{steps}]",
             "2:",
-            "tileloadd tmm4, [{a} + {lda}]",
-            "tileloadd tmm6, [{b} + {ldb}]",
-            "tileloadd tmm7, [{b} + {ldb} + 64]",
-            "tileloadd tmm5, [{a_below} + {lda}]",
-            concat!($instruction, " tmm0, tmm4, tmm6"),
-            concat!($instruction, " tmm1, tmm4, tmm7"),
-            concat!($instruction, " tmm2, tmm5, tmm6"),
-            concat!($instruction, " tmm3, tmm5, tmm7"),
-            "add {a}, 64",
-            "add {a_below}, 64",
-            "add {b}, 2048",
+            $step,
+            concat!("add {a}, ", $next_a),
+            concat!("add {a_below}, ", $next_a),
+            concat!("add {b}, ", $next_b),
             "dec {count}",
             "jnz 2b",
             "add {a}, [{steps} + 8]",
@@ -205,7 +199,31 @@ macro_rules! two_by_two {
     }};
 }
 
-pub(crate) use two_by_two;
+/// Computes a [`TwoByTwo`] by the instruction that multiplies two tiles.
+///
+/// # Safety
+/// As [`two_by_two_of`].
+macro_rules! two_by_two {
+    ($instruction:literal, $operands:expr) => {
+        $crate::cpu::gemm::amx::two_by_two_of!(
+            concat!(
+                "tileloadd tmm4, [{a} + {lda}]\n",
+                "tileloadd tmm6, [{b} + {ldb}]\n",
+                "tileloadd tmm7, [{b} + {ldb} + 64]\n",
+                "tileloadd tmm5, [{a_below} + {lda}]\n",
+                concat!($instruction, " tmm0, tmm4, tmm6\n"),
+                concat!($instruction, " tmm1, tmm4, tmm7\n"),
+                concat!($instruction, " tmm2, tmm5, tmm6\n"),
+                concat!($instruction, " tmm3, tmm5, tmm7\n"),
+            ),
+            64,
+            2048,
+            $operands
+        )
+    };
+}
+
+pub(crate) use {two_by_two, two_by_two_of};
 
 /// # Safety
 /// Tiles must be configured. A: 32 rows of `depth` elements, `lda` apart, in each block; B: `depth`

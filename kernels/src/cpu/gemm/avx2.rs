@@ -8,8 +8,10 @@ use std::mem::MaybeUninit;
 use super::{Kernel, Raw};
 use crate::cpu::Bf16;
 
-pub const F32: Kernel<f32> = Kernel { rows: ROWS, columns: COLUMNS, run: run_f32, hold: None };
-pub const BF16: Kernel<Bf16> = Kernel { rows: ROWS, columns: COLUMNS, run: run_bf16, hold: None };
+pub const F32: Kernel<f32> =
+    Kernel { rows: ROWS, columns: COLUMNS, run: run_f32, hold: None, split: false };
+pub const BF16: Kernel<Bf16> =
+    Kernel { rows: ROWS, columns: COLUMNS, run: run_bf16, hold: None, split: false };
 
 /// Sums of six rows keep both multipliers busy; of four they almost do. Any even number of rows is
 /// made of these, and of two where there are but two.

@@ -7,7 +7,7 @@ const ROWS: usize = 4;
 
 /// For any target: eight columns are two vectors of NEON or WebAssembly.
 pub fn base<E: Element>() -> Kernel<E> {
-    Kernel { rows: ROWS, columns: 8, run: run::<E, 8>, hold: None }
+    Kernel { rows: ROWS, columns: 8, run: run::<E, 8>, hold: None, split: false }
 }
 
 /// # Safety
