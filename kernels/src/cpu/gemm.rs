@@ -5,6 +5,7 @@
 //! - A lies in rows of K elements, `lda` apart.
 //! - B lies in panels of `columns` columns. In a panel, the group of elements that are summed first
 //!   lie together: `[K / GROUP, columns, GROUP]` ([`super::pack`] makes them).
+//! - Operands of kernels that are [`Split`] lie as that says, and K is a multiple of 32.
 //! - K may be cut into blocks, each with an A and panels of its own: that is how operands that many
 //!   tasks have made, each its rows, are multiplied without being put together first.
 //!
@@ -70,7 +71,10 @@ impl<E: Element> Split<E> {
     /// # Panics
     /// When they do not fit: a caller's mistake.
     pub fn rows(&self, from: &[E], from_ld: usize, width: usize, out: &mut [E], ld: usize) {
-        assert!(width <= from_ld && self.kernel.operand_len(Self::depth(width)) <= ld);
+        let split = self.kernel.operand_len(Self::depth(width));
+        assert!(width <= from_ld && split <= ld);
+        let rows = from.len().div_ceil(from_ld.max(1));
+        assert!(rows == 0 || out.len() >= (rows - 1) * ld + split);
         // SAFETY: this exists only where its instructions do.
         unsafe { (self.rows)(from, from_ld, width, out, ld) }
     }
@@ -78,10 +82,11 @@ impl<E: Element> Split<E> {
     /// Splits one panel of a kernel without groups, `[depth, columns]`.
     ///
     /// # Panics
-    /// When there is not room for it in `out`: a caller's mistake.
+    /// When its rows are not whole, or there is not room for it in `out`: a caller's mistake.
     pub fn panel(&self, from: &[E], out: &mut [E]) {
         let columns = self.kernel.columns;
         let depth = Self::depth(from.len() / columns);
+        assert!(from.len().is_multiple_of(columns));
         assert!(out.len() >= self.kernel.operand_len(depth * columns));
         // SAFETY: this exists only where its instructions do.
         unsafe { (self.panel)(from, out) }
@@ -368,6 +373,10 @@ mod tests {
     #[test]
     fn every_kernel_multiplies() {
         let (f32s, bf16s) = kernels();
+        #[cfg(target_arch = "x86_64")]
+        if isa() >= Isa::Avx512 {
+            check(&avx512::NARROW_F32);
+        }
         f32s.iter().for_each(check);
         bf16s.iter().for_each(check);
     }

@@ -11,7 +11,7 @@ use crate::gradients::GradientSlot;
 
 /// The operands of a weight's gradient, `gradᵀ · x`, made block by block of rows.
 pub struct Operands<E: Element> {
-    /// For each block, the gradient transposed: `[outputs, BLOCK]`.
+    /// For each block, the gradient transposed: `[outputs, ld]`, rows for whole tiles.
     columns: Buffer<E>,
     columns_size: usize,
     /// From one of its rows to the next.

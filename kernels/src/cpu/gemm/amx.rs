@@ -118,7 +118,7 @@ unsafe fn run(product: &Raw<Bf16>) {
 /// Two by two tiles of sums and what they are made of. Strides are in bytes.
 #[repr(C)]
 pub(crate) struct TwoByTwo {
-    /// Pairs of tiles in a block's depth, 64 bytes of A's rows each.
+    /// Steps in a block's depth, each of some bytes of A's rows.
     pub steps: usize,
     /// From the end of a block's A to the beginning of the next one's.
     pub next_a: isize,
@@ -130,7 +130,7 @@ pub(crate) struct TwoByTwo {
     pub a: *const u8,
     /// From one row to the next.
     pub lda: usize,
-    /// Panels of thirty-two columns, of which sixteen rows of 128 bytes are a step.
+    /// Panels of thirty-two columns, of which some rows of 128 bytes are a step.
     pub b: *const u8,
     /// Thirty-two rows of thirty-two sums of four bytes.
     pub c: *mut u8,
@@ -144,8 +144,8 @@ pub(crate) struct TwoByTwo {
 /// and B behind. One piece of assembly, so that nothing comes between the tiles' uses.
 ///
 /// # Safety
-/// Tiles must be configured, and there must be a block and a step at least, and in each block what the
-/// steps read of 32 rows of A and of B: 64 and 2048 bytes for each; of C 32 rows of 128 bytes.
+/// Tiles must be configured, and there must be a block and a step at least, and in each block as many
+/// bytes as its steps go on by: of A's 32 rows each, and of B; of C 32 rows of 128 bytes.
 macro_rules! two_by_two_of {
     ($step:expr, $next_a:literal, $next_b:literal, $operands:expr) => {{
         let operands: &$crate::cpu::gemm::amx::TwoByTwo = $operands;

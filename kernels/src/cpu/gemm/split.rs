@@ -70,7 +70,8 @@ unsafe fn rows(from: &[f32], from_ld: usize, width: usize, out: &mut [f32], ld: 
 }
 
 /// # Safety
-/// The processor must have AVX-512, and `out` room for what is made.
+/// The processor must have AVX-512; `from` must be whole rows of 32, and `out` have room for what is
+/// made of them.
 #[target_feature(enable = "avx512f,avx512bw")]
 unsafe fn panel(from: &[f32], out: &mut [f32]) {
     const STEP: usize = SPLIT_DEPTH * COLUMNS;
@@ -190,12 +191,49 @@ unsafe fn tile(product: &Raw<f32>, a: *const f32, b: *const f32, c: *mut f32) {
 mod tests {
     use super::*;
     use crate::cpu::gemm::{Blocks, Into, Product, split_f32};
-    use crate::cpu::{Buffer, isa};
+    use crate::cpu::{Buffer, Isa, isa};
     use crate::dropout::{hash, normal};
 
     /// Numbers of sizes from 2^-20 to 2^20.
     fn uneven(seed: u64, i: u64) -> f32 {
         normal(seed, i) * ((hash(seed + 1, i) % 41) as f32 - 20.0).exp2()
+    }
+
+    /// A number's three parts add up to it, in rows as in panels, and nothing stands behind them.
+    #[test]
+    fn parts_are_exact_and_lie_where_tiles_read_them() {
+        if isa() < Isa::Avx512 {
+            return;
+        }
+        let part = |of: &[f32], at: usize| -> f32 {
+            let halves: &[u16] = bytemuck::cast_slice(of);
+            f32::from_bits(u32::from(halves[at]) << 16)
+        };
+        for (count, width) in [(1, 1), (3, 33), (32, 64), (7, 16), (2, 47)] {
+            let from: Vec<f32> = (0..(count * width) as u64).map(|i| uneven(3, i)).collect();
+            let ld = Split::<f32>::depth(width) * 3 / 2;
+            let mut out = vec![7f32; count * ld];
+            BY_AMX.rows(&from, width, width, &mut out, ld);
+            for (row, out) in out.chunks(ld).enumerate() {
+                for at in 0..Split::<f32>::depth(width) {
+                    let parts = [0, 1, 2].map(|p| part(out, at / 32 * 96 + 32 * p + at % 32));
+                    let expected = if at < width { from[row * width + at] } else { 0.0 };
+                    assert_eq!(parts[0] + (parts[1] + parts[2]), expected, "{row} {at}");
+                }
+            }
+        }
+        for depth in [1, 2, 32, 45, 96] {
+            let from: Vec<f32> = (0..(depth * COLUMNS) as u64).map(|i| uneven(5, i)).collect();
+            let padded = Split::<f32>::depth(depth);
+            let mut out = vec![7f32; padded * COLUMNS * 3 / 2];
+            BY_AMX.panel(&from, &mut out);
+            for (k, column) in (0..padded).flat_map(|k| (0..COLUMNS).map(move |c| (k, c))) {
+                let at = k / 32 * 3072 + k % 32 / 2 * 64 + 2 * column + k % 2;
+                let parts = [0, 1, 2].map(|p| part(&out, at + 1024 * p));
+                let expected = if k < depth { from[k * COLUMNS + column] } else { 0.0 };
+                assert_eq!(parts[0] + (parts[1] + parts[2]), expected, "{k} {column}");
+            }
+        }
     }
 
     #[test]
