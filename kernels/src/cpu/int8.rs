@@ -22,6 +22,7 @@ mod plain;
 #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
 mod relaxed;
 mod rows;
+mod short;
 #[cfg(all(
     target_arch = "wasm32",
     target_feature = "simd128",

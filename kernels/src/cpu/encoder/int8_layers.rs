@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::elementwise::gelu_tanh;
 use super::one_query::OneQuery;
 use super::{Norm, add_norm};
-use crate::cpu::attention::{Queries, Shape};
+use crate::cpu::attention::Queries;
 use crate::cpu::exact::gelu;
 use crate::cpu::int8::{self, Biased, Gelu, Int8Panels, Plain, QuantizedRows};
 use crate::cpu::lanes::{Extremes, range};
@@ -85,9 +85,7 @@ impl Int8Layers {
         }
         for (index, layer) in self.layers[..whole].iter().enumerate() {
             let next = self.layers[..whole].get(index + 1);
-            let (heads, head_dim) = (layer.heads, hidden / layer.heads);
-            let shape = Shape { sequences, heads, head_dim, dropout: None, queries: Queries::All };
-            let context = int8::attention(&qkv, shape);
+            let context = int8::attention(&qkv, sequences, layer.heads);
             let mut out = Buffer::<f32>::any(tokens * hidden);
             // Attention is done with this layer's.
             let next_qkv = runs.cut(&mut qkv, if next.is_some() { 3 * hidden } else { 0 });

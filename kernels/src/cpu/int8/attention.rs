@@ -1,13 +1,13 @@
 //! Attention in 8-bit integers: both its products are those of a linear layer whose weights are a
-//! head's keys, and its values transposed.
+//! head's keys, and its values transposed. That of short sequences is `short.rs`'s.
 
 use std::ops::Range;
 
 use super::panels::Integers;
 use super::weights::{quantise_columns, quantise_weights};
-use super::{Int8Panels, Plain, QuantizedRows, tile};
+use super::{Int8Panels, Plain, QuantizedRows, short, tile};
+use crate::Sequences;
 use crate::cpu::Buffer;
-use crate::cpu::attention::Shape;
 use crate::cpu::gemm::prefetch;
 use crate::cpu::lanes::Extremes;
 use crate::cpu::parallel::{for_each, pieces};
@@ -21,7 +21,7 @@ const TOGETHER: usize = 3;
 
 /// Attention's context, each head's rows by themselves, so that heads are tasks of their own.
 pub struct ByHead {
-    /// For each sequence `[heads, queries, head_dim]`.
+    /// For each sequence `[heads, n, head_dim]`.
     context: Buffer<f32>,
     /// The first row of each sequence, and behind them the number of rows.
     starts: Vec<usize>,
@@ -47,36 +47,37 @@ impl ByHead {
     }
 }
 
-/// Attention of qkv `[T, 3·H]`. Queries of rows that do not ask are not read.
-pub fn forward(qkv: &[f32], shape: Shape<'_>) -> ByHead {
-    let (hidden, head_dim) = (shape.heads * shape.head_dim, shape.head_dim);
-    let ranges: Vec<_> = shape.sequences.ranges().collect();
-    let asking = |index: usize| shape.queries.of(ranges[index].len());
-    let mut context = Buffer::<f32>::any(shape.rows() * hidden);
-    let groups = (0..ranges.len()).flat_map(|index| {
-        let together = if ranges[index].len() > QUERIES { 1 } else { TOGETHER };
-        let firsts = (0..shape.heads).step_by(together);
-        firsts.map(move |first| (index, first..(first + together).min(shape.heads)))
+/// Attention of qkv `[T, 3·H]`.
+pub fn forward(qkv: &[f32], sequences: &Sequences, heads: usize) -> ByHead {
+    let hidden = qkv.len() / 3 / sequences.tokens().max(1);
+    let head_dim = hidden / heads;
+    let ranges: Vec<_> = sequences.ranges().collect();
+    let mut context = Buffer::<f32>::any(sequences.tokens() * hidden);
+    let groups = ranges.iter().flat_map(|rows| {
+        let together = if rows.len() > QUERIES { 1 } else { TOGETHER };
+        let firsts = (0..heads).step_by(together);
+        firsts.map(move |first| (rows, first..(first + together).min(heads)))
     });
-    let lengths = groups.clone().map(|(index, heads)| asking(index) * heads.len() * head_dim);
+    let lengths = groups.clone().map(|(rows, heads)| rows.len() * heads.len() * head_dim);
     let tasks = pieces(&mut context, lengths).into_iter().zip(groups);
-    for_each(tasks.collect(), |_, (out, (index, heads)): (&mut [f32], (usize, Range<usize>))| {
-        let rows = ranges[index].clone();
+    for_each(tasks.collect(), |_, (out, (rows, heads)): (&mut [f32], (&Range<usize>, _))| {
         if rows.is_empty() {
             return;
         }
         let qkv = &qkv[rows.start * 3 * hidden..rows.end * 3 * hidden];
-        let mut room = Room::new();
-        for (head, out) in heads.zip(out.chunks_exact_mut(asking(index) * head_dim)) {
-            let head = Head { qkv, hidden, head_dim, first: head * head_dim, n: rows.len() };
-            head.forward(out, &mut room);
+        let heads =
+            Range::<usize>::into_iter(heads).zip(out.chunks_exact_mut(rows.len() * head_dim));
+        let head = |head| Head { qkv, hidden, head_dim, first: head * head_dim, n: rows.len() };
+        if rows.len() <= short::LONGEST {
+            let mut room = short::Room::default();
+            heads.for_each(|(index, out)| head(index).forward_short(out, &mut room));
+        } else {
+            let mut room = Room::new();
+            heads.for_each(|(index, out)| head(index).forward(out, &mut room));
         }
     });
     let mut starts = vec![0];
-    starts.extend((0..ranges.len()).scan(0, |start, index| {
-        *start += asking(index);
-        Some(*start)
-    }));
+    starts.extend(ranges.iter().map(|rows| rows.end));
     ByHead { context, starts, hidden, head_dim }
 }
 
@@ -119,26 +120,43 @@ impl Head<'_> {
         &self.qkv[(row * 3 + part) * self.hidden + self.first..][..self.head_dim]
     }
 
-    /// Has a row's queries, where it asks, keys and values come nearer.
-    fn fetch(&self, row: usize, asking: usize) {
-        let parts = if row < asking { 0..3 } else { 1..3 };
-        parts.for_each(|part| prefetch(self.row(part, row)));
+    /// Has a row's queries, keys and values come nearer.
+    fn fetch(&self, row: usize) {
+        (0..3).for_each(|part| prefetch(self.row(part, row)));
     }
 
-    /// The context of as many first rows as there is room for, `[rows, head_dim]`.
+    /// The head behind this one, of which nothing may be fetched if there is none.
+    fn next(&self) -> (Self, Range<usize>) {
+        let next = Head { first: self.first + self.head_dim, ..*self };
+        let rows = if next.first < self.hidden { 0..self.n } else { 0..0 };
+        (next, rows)
+    }
+
+    /// The context of a short sequence's rows, `[n, head_dim]`.
+    fn forward_short(&self, out: &mut [f32], room: &mut short::Room) {
+        let (next, to_fetch) = self.next();
+        to_fetch.for_each(|row| next.fetch(row));
+        let head = short::Head {
+            qkv: &self.qkv[self.first..],
+            ld: 3 * self.hidden,
+            keys: self.hidden,
+            values: 2 * self.hidden,
+            head_dim: self.head_dim,
+            n: self.n,
+        };
+        short::attend(head, out, room);
+    }
+
+    /// The context of all rows, `[n, head_dim]`.
     ///
     /// A row's part is a line or two in a page of its own, for which a processor that is not told of
     /// it waits each time: so what a head reads is fetched while the head before it is at work.
     fn forward(&self, out: &mut [f32], room: &mut Room) {
         let (n, d, ld) = (self.n, self.head_dim, 3 * self.hidden);
-        let asking = out.len() / d;
         if self.first == 0 {
-            (0..n).for_each(|row| self.fetch(row, asking));
+            (0..n).for_each(|row| self.fetch(row));
         }
-        let next = Head { first: self.first + d, ..*self };
-        let mut to_fetch = if next.first < self.hidden { 0..n } else { 0..0 };
-        // All of them by the time that all queries are through.
-        let fetched_with_each = n.div_ceil(asking.max(1));
+        let (next, mut to_fetch) = self.next();
         room.integers.resize(n * d, 0);
         room.scales.clear();
         for (row, integers) in (0..n).zip(room.integers.chunks_exact_mut(d)) {
@@ -163,7 +181,7 @@ impl Head<'_> {
             room.keys.multiply(&room.queries, (Plain, None), scores, extremes, products);
             room.probabilities.begin(room.values.tile(), count, n);
             for (scores, extremes) in room.scores.chunks_exact(n).zip(&room.extremes) {
-                to_fetch.by_ref().take(fetched_with_each).for_each(|row| next.fetch(row, asking));
+                to_fetch.by_ref().take(1).for_each(|row| next.fetch(row));
                 let (_, most) = extremes.range();
                 room.probabilities.push_probabilities(room.values.tile(), scores, most, scale);
             }
