@@ -134,8 +134,6 @@ impl Head<'_> {
 
     /// The context of a short sequence's rows, `[n, head_dim]`.
     fn forward_short(&self, out: &mut [f32], room: &mut short::Room) {
-        let (next, to_fetch) = self.next();
-        to_fetch.for_each(|row| next.fetch(row));
         let head = short::Head {
             qkv: &self.qkv[self.first..],
             ld: 3 * self.hidden,
@@ -143,6 +141,7 @@ impl Head<'_> {
             values: 2 * self.hidden,
             head_dim: self.head_dim,
             n: self.n,
+            has_next: self.first + self.head_dim < self.hidden,
         };
         short::attend(head, out, room);
     }

@@ -6,22 +6,23 @@
 
 use crate::cpu::dispatch;
 use crate::cpu::exact::exp2_times_127;
+use crate::cpu::gemm::prefetch;
 use crate::cpu::lanes::Lanes;
-use crate::cpu::math::by_halves;
+use crate::cpu::math::{by_halves, one_by_one};
 
 /// The longest of them: where integers begin to be faster.
-pub const LONGEST: usize = 128;
+pub const LONGEST: usize = 64;
 
 /// Queries handled at once.
 const ROWS: usize = 4;
 
-/// Columns whose sums stay in registers, which in a page are of four numbers.
+/// Columns of a panel, whose sums stay in registers: in a page these are of four numbers.
 const COLUMNS: usize = if cfg!(target_family = "wasm") { 8 } else { 16 };
 
-/// Rows are padded to so many numbers.
+/// Rows of scores are padded to so many.
 const PAD: usize = 16;
 
-const _: () = assert!(PAD.is_multiple_of(COLUMNS) && PAD.is_multiple_of(ROWS));
+const _: () = assert!(PAD.is_multiple_of(COLUMNS) && COLUMNS.is_multiple_of(ROWS));
 
 /// One head of one sequence: its part of rows that are `ld` apart. A row of queries begins with the
 /// slice; keys and values are so many numbers behind it.
@@ -33,6 +34,8 @@ pub struct Head<'a> {
     pub values: usize,
     pub head_dim: usize,
     pub n: usize,
+    /// Whether another one follows.
+    pub has_next: bool,
 }
 
 impl Head<'_> {
@@ -40,14 +43,24 @@ impl Head<'_> {
     fn row(&self, part: usize, row: usize) -> &[f32] {
         &self.qkv[row * self.ld + part..][..self.head_dim]
     }
+
+    /// Has rows of the next one come nearer.
+    #[inline(always)]
+    fn fetch_next(&self, rows: std::ops::Range<usize>) {
+        for row in if self.has_next { rows } else { 0..0 } {
+            for part in [0, self.keys, self.values] {
+                prefetch(&self.qkv[row * self.ld + part + self.head_dim..][..self.head_dim]);
+            }
+        }
+    }
 }
 
 /// What heads need one after the other.
 #[derive(Default)]
 pub struct Room {
-    /// `[head_dim, n]`, padded.
+    /// Panels `[head_dim, COLUMNS]`, a key each column.
     keys: Vec<f32>,
-    /// `[n, head_dim]`, padded.
+    /// Panels `[n, COLUMNS]`, padded by rows of zeros to a multiple of [`ROWS`].
     values: Vec<f32>,
     /// Of some queries scores, `[ROWS, n]`, padded.
     scores: Vec<f32>,
@@ -55,11 +68,11 @@ pub struct Room {
     context: Vec<f32>,
 }
 
-/// The context of a head's rows, `[n, head_dim]`.
+/// The context of a head's rows, `[n, head_dim]`; of at least one.
 pub fn attend(head: Head<'_>, out: &mut [f32], room: &mut Room) {
-    let (n, d) = (head.n.next_multiple_of(PAD), head.head_dim.next_multiple_of(PAD));
+    let (n, d) = (head.n.next_multiple_of(PAD), head.head_dim.next_multiple_of(COLUMNS));
     room.keys.resize(head.head_dim * n, 0.0);
-    room.values.resize(head.n * d, 0.0);
+    room.values.resize(head.n.next_multiple_of(ROWS) * d, 0.0);
     room.scores.resize(ROWS * n, 0.0);
     room.context.resize(ROWS * d, 0.0);
     in_room(head, out, room);
@@ -67,37 +80,50 @@ pub fn attend(head: Head<'_>, out: &mut [f32], room: &mut Room) {
 
 dispatch! {
 fn in_room(head: Head<'_>, out: &mut [f32], room: &mut Room) {
-    let (d, n) = (head.head_dim, head.n.next_multiple_of(PAD));
-    let wide = d.next_multiple_of(PAD);
-    // Behind the last row it stands again: its scores are not looked at.
-    let last = head.n - 1;
-    for first in (0..n).step_by(4) {
-        let rows: [&[f32]; 4] =
-            std::array::from_fn(|i| head.row(head.keys, (first + i).min(last)));
-        let [a, b, c, e] = rows;
-        let four = a.iter().zip(b).zip(c).zip(e);
-        for (keys, (((a, b), c), e)) in room.keys.chunks_exact_mut(n).zip(four) {
-            keys[first..first + 4].copy_from_slice(&[*a, *b, *c, *e]);
+    let (d, n, depth) =
+        (head.head_dim, head.n.next_multiple_of(PAD), head.n.next_multiple_of(ROWS));
+    let wide = d.next_multiple_of(COLUMNS);
+    // Behind the last row it stands again: what comes of it is not looked at.
+    let row = |part, row: usize| head.row(part, row.min(head.n - 1));
+    for (panel, keys) in room.keys.chunks_exact_mut(d * COLUMNS).enumerate() {
+        for first in (0..COLUMNS).step_by(4) {
+            let [a, b, c, e] =
+                std::array::from_fn(|i| row(head.keys, panel * COLUMNS + first + i));
+            let four = a.iter().zip(b).zip(c).zip(e);
+            for (keys, (((a, b), c), e)) in keys.as_chunks_mut::<COLUMNS>().0.iter_mut().zip(four)
+            {
+                keys[first..first + 4].copy_from_slice(&[*a, *b, *c, *e]);
+            }
         }
     }
-    for (row, values) in room.values.chunks_exact_mut(wide).enumerate() {
-        values[..d].copy_from_slice(head.row(head.values, row));
-        values[d..].fill(0.0);
+    for (panel, values) in room.values.chunks_exact_mut(depth * COLUMNS).enumerate() {
+        let values = values.as_chunks_mut::<COLUMNS>().0;
+        values[head.n..].fill([0.0; COLUMNS]);
+        for (index, values) in values[..head.n].iter_mut().enumerate() {
+            let row = &row(head.values, index)[panel * COLUMNS..];
+            match row.first_chunk() {
+                Some(whole) => *values = *whole,
+                None => {
+                    values[..row.len()].copy_from_slice(row);
+                    values[row.len()..].fill(0.0);
+                }
+            }
+        }
     }
     // Powers of two take less than powers of e.
     let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
     for (index, out) in out.chunks_mut(ROWS * d).enumerate() {
         let first = index * ROWS;
-        let queries = std::array::from_fn(|i| head.row(0, (first + i).min(last)));
-        multiply(queries, &room.keys, n, &mut room.scores);
+        head.fetch_next(first..(first + ROWS).min(head.n));
+        let queries = std::array::from_fn(|i| row(0, first + i));
+        multiply(queries, &room.keys, &mut room.scores);
         let mut inverses = [0f32; ROWS];
         for (scores, inverse) in room.scores.chunks_exact_mut(n).zip(&mut inverses) {
             scores[head.n..].fill(f32::NEG_INFINITY);
             *inverse = 1.0 / exponentials(scores, scale);
         }
-        let probabilities: [&[f32]; ROWS] =
-            std::array::from_fn(|i| &room.scores[i * n..][..head.n]);
-        multiply(probabilities, &room.values, wide, &mut room.context);
+        let probabilities = std::array::from_fn(|i| &room.scores[i * n..][..depth]);
+        multiply(probabilities, &room.values, &mut room.context);
         let context = room.context.chunks_exact(wide).zip(inverses);
         for (out, (context, inverse)) in out.chunks_exact_mut(d).zip(context) {
             out.iter_mut().zip(context).for_each(|(out, x)| *out = x * inverse);
@@ -106,20 +132,20 @@ fn in_room(head: Head<'_>, out: &mut [f32], room: &mut Room) {
 }
 }
 
-/// Rows of as many numbers as b, `[depth, width]`, has rows, times b: `[ROWS, width]`.
+/// Rows times panels `[depth, COLUMNS]`: `[ROWS, columns of all panels]`.
 #[inline(always)]
-fn multiply([p, q, r, s]: [&[f32]; ROWS], b: &[f32], width: usize, out: &mut [f32]) {
-    for first in (0..width).step_by(COLUMNS) {
+fn multiply([p, q, r, s]: [&[f32]; ROWS], panels: &[f32], out: &mut [f32]) {
+    let width = out.len() / ROWS;
+    for (index, panel) in panels.chunks_exact(p.len() * COLUMNS).enumerate() {
         let mut sums = [[0f32; COLUMNS]; ROWS];
         let four = p.iter().zip(q).zip(r).zip(s);
-        for ((((p, q), r), s), b) in four.zip(b.chunks_exact(width)) {
-            let b = &b[first..first + COLUMNS];
+        for ((((p, q), r), s), b) in four.zip(panel.as_chunks::<COLUMNS>().0) {
             for (sums, x) in sums.iter_mut().zip([p, q, r, s]) {
                 *sums = std::array::from_fn(|lane| sums[lane] + x * b[lane]);
             }
         }
         for (out, sums) in out.chunks_exact_mut(width).zip(sums) {
-            out[first..first + COLUMNS].copy_from_slice(&sums);
+            out[index * COLUMNS..][..COLUMNS].copy_from_slice(&sums);
         }
     }
 }
@@ -128,18 +154,20 @@ fn multiply([p, q, r, s]: [&[f32]; ROWS], b: &[f32], width: usize, out: &mut [f3
 /// multiple of [`PAD`].
 #[inline(always)]
 fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
-    let scores = scores.as_chunks_mut::<PAD>().0;
-    let mut most = [f32::NEG_INFINITY; PAD];
-    for x in &*scores {
-        most = std::array::from_fn(|lane| most[lane].or_larger(x[lane]));
+    let most = over_lanes(scores, f32::NEG_INFINITY, f32::or_larger);
+    scores.iter_mut().for_each(|x| *x = exp2_times_127((*x - most) * scale));
+    over_lanes(scores, 0.0, |sum, x| sum + x)
+}
+
+/// One number of many, in [`PAD`] lanes.
+#[inline(always)]
+fn over_lanes(x: &[f32], first: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut all = [first; PAD];
+    for (index, x) in x.as_chunks::<PAD>().0.iter().enumerate() {
+        one_by_one(index);
+        all = std::array::from_fn(|lane| f(all[lane], x[lane]));
     }
-    let most = by_halves(most, f32::or_larger);
-    let mut sums = [0f32; PAD];
-    for x in scores {
-        *x = std::array::from_fn(|lane| exp2_times_127((x[lane] - most) * scale));
-        sums = std::array::from_fn(|lane| sums[lane] + x[lane]);
-    }
-    by_halves(sums, |x, y| x + y)
+    by_halves(all, f)
 }
 
 #[cfg(test)]
@@ -152,9 +180,9 @@ mod tests {
         for (n, head_dim, size) in
             [(1, 1, 1.0), (3, 5, 1.0), (16, 16, 3.0), (27, 32, 1.0), (LONGEST, 64, 20.0)]
         {
-            let (ld, keys, values) = (5 * head_dim, 2 * head_dim, 4 * head_dim);
+            let (ld, keys, values) = (6 * head_dim, 2 * head_dim, 4 * head_dim);
             let qkv: Vec<f32> = (0..(n * ld) as u64).map(|i| size * normal(1, i)).collect();
-            let head = Head { qkv: &qkv, ld, keys, values, head_dim, n };
+            let head = Head { qkv: &qkv, ld, keys, values, head_dim, n, has_next: true };
             let (mut out, mut room) = (vec![7f32; n * head_dim], Room::default());
             // Whatever was there before.
             attend(Head { n: n.div_ceil(2), ..head }, &mut out, &mut room);
