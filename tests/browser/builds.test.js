@@ -30,8 +30,9 @@ describe('the engine’s builds', () => {
     }
   });
 
-  // The library's test compares all texts; these few show that a build computes the same.
-  const expected = nativePredictions().filter((_, index) => index % 5 === 0);
+  // The library's test compares all texts; these few show that a build computes the same, and long ones with them, whose
+  // attention is another.
+  const expected = nativePredictions().filter(({ text }, index) => index % 5 === 0 || text.length > 1000);
   const texts = expected.map(({ text }) => text);
 
   for (const [build, threads] of RUNS) {

@@ -1,6 +1,6 @@
 //! Curves for inference in integers: the same bits on every processor, in as many lanes as there
-//! are. What comes of them is rounded to 7 bits, so they are no closer than that asks for;
-//! [`super::math`] has those of training.
+//! are. What comes of them is rounded to 7 bits, or weighs what was, so they are no closer than that
+//! asks for; [`super::math`] has those of training.
 //!
 //! Coefficients are fitted by least squares, weighted anew until the largest error is least (Lawson
 //! 1961).

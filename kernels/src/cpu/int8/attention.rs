@@ -4,8 +4,9 @@
 use std::ops::Range;
 
 use super::panels::Integers;
+use super::short::{self, LONGEST};
 use super::weights::{quantise_columns, quantise_weights};
-use super::{Int8Panels, Plain, QuantizedRows, short, tile};
+use super::{Int8Panels, Plain, QuantizedRows, tile};
 use crate::Sequences;
 use crate::cpu::Buffer;
 use crate::cpu::gemm::prefetch;
@@ -47,60 +48,39 @@ impl ByHead {
     }
 }
 
-/// Attention of qkv `[T, 3·H]`.
+/// Attention of qkv `[T, 3·H]`, of which heads have equal parts.
 pub fn forward(qkv: &[f32], sequences: &Sequences, heads: usize) -> ByHead {
     let hidden = qkv.len() / 3 / sequences.tokens().max(1);
+    debug_assert_eq!(qkv.len(), sequences.tokens() * 3 * hidden);
     let head_dim = hidden / heads;
     let ranges: Vec<_> = sequences.ranges().collect();
     let mut context = Buffer::<f32>::any(sequences.tokens() * hidden);
     let groups = ranges.iter().flat_map(|rows| {
-        let together = if rows.len() > QUERIES { 1 } else { TOGETHER };
+        let together = if rows.len() > LONGEST { 1 } else { TOGETHER };
         let firsts = (0..heads).step_by(together);
-        firsts.map(move |first| (rows, first..(first + together).min(heads)))
+        firsts.map(move |first| (rows.clone(), first..(first + together).min(heads)))
     });
     let lengths = groups.clone().map(|(rows, heads)| rows.len() * heads.len() * head_dim);
     let tasks = pieces(&mut context, lengths).into_iter().zip(groups);
-    for_each(tasks.collect(), |_, (out, (rows, heads)): (&mut [f32], (&Range<usize>, _))| {
-        if rows.is_empty() {
+    type Task<'a> = (&'a mut [f32], (Range<usize>, Range<usize>));
+    for_each(tasks.collect(), |_, (out, (rows, heads)): Task<'_>| {
+        let (n, mut room) = (rows.len(), short::Room::default());
+        if n == 0 {
             return;
         }
         let qkv = &qkv[rows.start * 3 * hidden..rows.end * 3 * hidden];
-        let heads =
-            Range::<usize>::into_iter(heads).zip(out.chunks_exact_mut(rows.len() * head_dim));
-        let head = |head| Head { qkv, hidden, head_dim, first: head * head_dim, n: rows.len() };
-        if rows.len() <= short::LONGEST {
-            let mut room = short::Room::default();
-            heads.for_each(|(index, out)| head(index).forward_short(out, &mut room));
-        } else {
-            let mut room = Room::new();
-            heads.for_each(|(index, out)| head(index).forward(out, &mut room));
+        for (index, out) in heads.zip(out.chunks_exact_mut(n * head_dim)) {
+            let head = Head { qkv, hidden, head_dim, first: index * head_dim, n };
+            if n > LONGEST {
+                head.forward(out);
+            } else {
+                short::attend(head.short(), out, &mut room);
+            }
         }
     });
     let mut starts = vec![0];
     starts.extend(ranges.iter().map(|rows| rows.end));
     ByHead { context, starts, hidden, head_dim }
-}
-
-/// What heads need one after the other.
-struct Room {
-    integers: Vec<i8>,
-    scales: Vec<f32>,
-    keys: Int8Panels,
-    values: Int8Panels,
-    queries: QuantizedRows,
-    scores: Vec<f32>,
-    extremes: Vec<Extremes>,
-    probabilities: QuantizedRows,
-    products: Vec<i32>,
-}
-
-impl Room {
-    fn new() -> Self {
-        let (keys, values) = (Int8Panels::empty(tile()), Int8Panels::empty(tile()));
-        let (queries, probabilities): (QuantizedRows, QuantizedRows) = Default::default();
-        let (integers, scales, scores, extremes, products) = Default::default();
-        Self { integers, scales, keys, values, queries, scores, extremes, probabilities, products }
-    }
 }
 
 /// One head of one sequence.
@@ -125,73 +105,147 @@ impl Head<'_> {
         (0..3).for_each(|part| prefetch(self.row(part, row)));
     }
 
-    /// The head behind this one, of which nothing may be fetched if there is none.
-    fn next(&self) -> (Self, Range<usize>) {
-        let next = Head { first: self.first + self.head_dim, ..*self };
-        let rows = if next.first < self.hidden { 0..self.n } else { 0..0 };
-        (next, rows)
+    fn has_next(&self) -> bool {
+        self.first + self.head_dim < self.hidden
     }
 
-    /// The context of a short sequence's rows, `[n, head_dim]`.
-    fn forward_short(&self, out: &mut [f32], room: &mut short::Room) {
-        let head = short::Head {
+    /// What attention of a short sequence reads of it.
+    fn short(&self) -> short::Head<'_> {
+        short::Head {
             qkv: &self.qkv[self.first..],
             ld: 3 * self.hidden,
             keys: self.hidden,
             values: 2 * self.hidden,
             head_dim: self.head_dim,
             n: self.n,
-            has_next: self.first + self.head_dim < self.hidden,
-        };
-        short::attend(head, out, room);
+            has_next: self.has_next(),
+        }
     }
 
     /// The context of all rows, `[n, head_dim]`.
     ///
     /// A row's part is a line or two in a page of its own, for which a processor that is not told of
     /// it waits each time: so what a head reads is fetched while the head before it is at work.
-    fn forward(&self, out: &mut [f32], room: &mut Room) {
+    fn forward(&self, out: &mut [f32]) {
         let (n, d, ld) = (self.n, self.head_dim, 3 * self.hidden);
         if self.first == 0 {
             (0..n).for_each(|row| self.fetch(row));
         }
-        let (next, mut to_fetch) = self.next();
-        room.integers.resize(n * d, 0);
-        room.scales.clear();
-        for (row, integers) in (0..n).zip(room.integers.chunks_exact_mut(d)) {
-            room.scales.push(quantise_weights(self.row(1, row), integers));
-        }
-        room.keys.fill(Integers::ByOutput(&room.integers), &room.scales, d);
-        room.scales.resize(d, 0.0);
-        let values = &self.qkv[2 * self.hidden + self.first..];
-        quantise_columns(values, ld, &mut room.scales[..d], &mut room.integers);
-        room.values.fill(Integers::ByInput(&room.integers), &room.scales[..d], n);
+        let next = Head { first: self.first + d, ..*self };
+        let mut to_fetch = if self.has_next() { 0..n } else { 0..0 };
+        let (mut keys, mut values) = (Int8Panels::empty(tile()), Int8Panels::empty(tile()));
+        let mut integers = vec![0; n * d];
+        let (rows, each) = ((0..n).map(|row| self.row(1, row)), integers.chunks_exact_mut(d));
+        let scales: Vec<f32> = rows.zip(each).map(|(x, q)| quantise_weights(x, q)).collect();
+        keys.fill(Integers::ByOutput(&integers), &scales, d);
+        let mut scales = vec![0.0; d];
+        let x = &self.qkv[2 * self.hidden + self.first..];
+        quantise_columns(x, ld, &mut scales, &mut integers);
+        values.fill(Integers::ByInput(&integers), &scales, n);
 
         let scale = 1.0 / (d as f32).sqrt();
+        let (mut queries, mut probabilities) = <(QuantizedRows, QuantizedRows)>::default();
+        let (mut scores, mut products) = (vec![0.0; QUERIES.min(n) * n], Vec::new());
         for (index, out) in out.chunks_mut(QUERIES * d).enumerate() {
             let (first, count) = (index * QUERIES, out.len() / d);
             let x = &self.qkv[first * ld + self.first..];
-            room.queries.quantise(room.keys.tile(), x, ld, (count, d));
-            room.scores.resize(count * n, 0.0);
-            room.extremes.clear();
-            room.extremes.resize(count, Extremes::NONE);
-            let scores = (room.scores.as_mut_slice(), n);
-            let (extremes, products) = (&mut room.extremes, &mut room.products);
-            room.keys.multiply(&room.queries, (Plain, None), scores, extremes, products);
-            room.probabilities.begin(room.values.tile(), count, n);
-            for (scores, extremes) in room.scores.chunks_exact(n).zip(&room.extremes) {
-                to_fetch.by_ref().take(1).for_each(|row| next.fetch(row));
+            queries.quantise(keys.tile(), x, ld, (count, d));
+            let scores = &mut scores[..count * n];
+            let mut extremes = vec![Extremes::NONE; count];
+            let to = (&mut *scores, n);
+            keys.multiply(&queries, (Plain, None), to, &mut extremes, &mut products);
+            probabilities.begin(values.tile(), count, n);
+            for (scores, extremes) in scores.chunks_exact(n).zip(&extremes) {
+                if let Some(row) = to_fetch.next() {
+                    next.fetch(row);
+                }
                 let (_, most) = extremes.range();
-                room.probabilities.push_probabilities(room.values.tile(), scores, most, scale);
+                probabilities.push_probabilities(values.tile(), scores, most, scale);
             }
-            let probabilities = &room.probabilities;
-            room.values.multiply(
-                probabilities,
-                (Plain, None),
-                (out, d),
-                &mut [],
-                &mut room.products,
-            );
+            values.multiply(&probabilities, (Plain, None), (out, d), &mut [], &mut products);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::dropout::normal;
+
+    const HEADS: usize = 3;
+    const HIDDEN: usize = 24 * HEADS;
+
+    /// Attention of sequences of these lengths, `[T, H]`, and what it was computed from.
+    fn of(lengths: &[usize]) -> (Vec<f32>, Vec<f32>) {
+        let mut ends = vec![0];
+        ends.extend(lengths.iter().scan(0, |end, n| {
+            *end += *n as u32;
+            Some(*end)
+        }));
+        let sequences = Sequences::new(ends).unwrap();
+        let tokens = sequences.tokens();
+        let qkv: Vec<f32> = (0..(tokens * 3 * HIDDEN) as u64).map(|i| normal(3, i)).collect();
+        let context = forward(&qkv, &sequences, HEADS);
+        let mut out = vec![0.0; tokens * HIDDEN];
+        context.gather(0, &mut out);
+        (out, qkv)
+    }
+
+    #[test]
+    fn short_and_long_sequences_have_attention_of_their_own_rows() {
+        let lengths = [0, 1, 17, LONGEST, LONGEST + 1, 0, 2 * LONGEST + 3, 0];
+        let (out, qkv) = of(&lengths);
+        let head_dim = HIDDEN / HEADS;
+        let mut start = 0;
+        for n in lengths {
+            let mut squares = 0.0;
+            for (query, head) in (0..n).flat_map(|query| (0..HEADS).map(move |head| (query, head)))
+            {
+                let number = |row: usize, part: usize, column: usize| {
+                    let row = (start + row) * 3 + part;
+                    f64::from(qkv[row * HIDDEN + head * head_dim + column])
+                };
+                let weight = |key| {
+                    let each = (0..head_dim).map(|k| number(query, 0, k) * number(key, 1, k));
+                    (each.sum::<f64>() / (head_dim as f64).sqrt()).exp()
+                };
+                let weights: Vec<f64> = (0..n).map(weight).collect();
+                let total: f64 = weights.iter().sum();
+                for column in 0..head_dim {
+                    let each = weights.iter().enumerate();
+                    let expected: f64 = each.map(|(key, w)| w * number(key, 2, column)).sum();
+                    let found = out[(start + query) * HIDDEN + head * head_dim + column];
+                    let error = f64::from(found) - expected / total;
+                    assert!(error.abs() < 0.06, "{n}: {found} {}", expected / total);
+                    squares += error * error;
+                }
+            }
+            // Integers of 7 bits are right within some thousandths of values of 1.
+            let mean = (squares / (n * HIDDEN).max(1) as f64).sqrt();
+            assert!(mean < if n > LONGEST { 8e-3 } else { 1e-4 }, "{n}: {mean}");
+            start += n;
+        }
+    }
+
+    /// What a processor is chosen by, and what another one is to print.
+    const ISA: &str = "PAGEBERT_ISA";
+    const PRINT: &str = "PAGEBERT_TEST_PRINTS";
+
+    #[test]
+    fn every_processor_gives_the_same_bits() {
+        let (out, _) = of(&[5, LONGEST, 100]);
+        let bits = format!("{:x?}", out.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+        if std::env::var_os(PRINT).is_some() {
+            return println!("{bits}");
+        }
+        for isa in ["base", "avx2", "avx512"] {
+            let name = "cpu::int8::attention::tests::every_processor_gives_the_same_bits";
+            let mut again = Command::new(std::env::current_exe().unwrap());
+            let said = again.args(["--exact", name, "--nocapture"]).env(ISA, isa).env(PRINT, "1");
+            let said = String::from_utf8(said.output().unwrap().stdout).unwrap();
+            assert!(said.contains(&bits), "{isa}");
         }
     }
 }
