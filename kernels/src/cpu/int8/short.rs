@@ -77,17 +77,14 @@ pub struct Room {
     context: Vec<f32>,
 }
 
+dispatch! {
 /// The context of a head's rows, `[n, head_dim]`.
 pub fn attend(head: Head<'_>, out: &mut [f32], room: &mut Room) {
-    in_vectors(head, out, room);
-}
-
-dispatch! {
-fn in_vectors(head: Head<'_>, out: &mut [f32], room: &mut Room) {
     in_panels::<WIDTH>(head, out, room);
 }
 }
 
+/// The same, in panels of any width that divides [`PAD`].
 #[inline(always)]
 fn in_panels<const WIDTH: usize>(head: Head<'_>, out: &mut [f32], room: &mut Room) {
     let (d, n) = (head.head_dim, head.n.next_multiple_of(PAD));
