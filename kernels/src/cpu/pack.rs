@@ -295,3 +295,6 @@ pub fn round_rows<E: Element>(rows: &[f32], width: usize, ld: usize, out: &mut [
     }
 }
 }
+
+#[cfg(test)]
+mod tests;
