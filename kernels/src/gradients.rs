@@ -107,12 +107,12 @@ impl GradientSlot {
 
     /// Lends the elements out, to be replaced or added to, and of each row a place for the sum of
     /// its squares.
-    pub(crate) fn dense_with_squares(
+    pub(crate) fn dense_with_squares<R>(
         &self,
         len: usize,
         rows: usize,
-        write: impl FnOnce(&mut [f32], &mut [f64], Into),
-    ) {
+        write: impl FnOnce(&mut [f32], &mut [f64], Into) -> R,
+    ) -> R {
         let mut gradient = self.lock();
         let gradient = &mut *gradient;
         let into = if gradient.filled { Into::Add } else { Into::Replace };
@@ -121,7 +121,7 @@ impl GradientSlot {
         }
         gradient.filled = true;
         gradient.squares.resize(rows, 0.0);
-        write(&mut gradient.values, &mut gradient.squares, into);
+        write(&mut gradient.values, &mut gradient.squares, into)
     }
 
     /// Adds a small gradient, or replaces what was there before this step.

@@ -32,8 +32,6 @@ pub struct Shape<'a> {
     pub head_dim: usize,
     /// Dropout of the probabilities.
     pub dropout: Option<Dropout>,
-    /// Which rows ask.
-    pub queries: Queries,
 }
 
 /// The rows that attention is computed for.
@@ -45,16 +43,6 @@ pub enum Queries {
     First,
 }
 
-impl Queries {
-    /// How many of a sequence's rows ask.
-    pub fn of(self, length: usize) -> usize {
-        match self {
-            Self::All => length,
-            Self::First => length.min(1),
-        }
-    }
-}
-
 impl Shape<'_> {
     fn hidden(&self) -> usize {
         self.heads * self.head_dim
@@ -63,20 +51,14 @@ impl Shape<'_> {
     fn ranges(&self) -> Vec<Range<usize>> {
         self.sequences.ranges().collect()
     }
-
-    /// Rows that come out.
-    pub fn rows(&self) -> usize {
-        self.sequences.ranges().map(|rows| self.queries.of(rows.len())).sum()
-    }
 }
 
-/// qkv `[T, 3·H]` → `[rows, H]`. Queries of rows that do not ask are not read.
+/// qkv `[T, 3·H]` → `[T, H]`.
 pub fn forward<E: Element>(qkv: &[E], shape: Shape<'_>) -> Buffer<E> {
     let hidden = shape.hidden();
     let ranges = shape.ranges();
-    let mut out = Buffer::any(shape.rows() * hidden);
-    let lengths = ranges.iter().map(|rows| shape.queries.of(rows.len()) * hidden);
-    let tasks = pieces(&mut out, lengths);
+    let mut out = Buffer::any(shape.sequences.tokens() * hidden);
+    let tasks = pieces(&mut out, ranges.iter().map(|rows| rows.len() * hidden));
     for_each(tasks, |index, out| {
         let rows = ranges[index].clone();
         if rows.is_empty() {
@@ -105,8 +87,6 @@ struct Head<'a, E: Element> {
     kernel: Kernel<E>,
     /// The sequence's length.
     n: usize,
-    /// The number of queries.
-    asking: usize,
     /// The head's columns, padded as the summed dimension.
     depth: usize,
     /// The length, padded as the summed dimension.
@@ -134,15 +114,13 @@ impl<'a, E: Element> Head<'a, E> {
         // Rows are transposed sixteen groups at a time.
         let key_depth = n.next_multiple_of(16 * E::GROUP);
         let scores_ld = panel_width(&kernel, n).next_multiple_of(16).max(key_depth);
-        let asking = shape.queries.of(n);
-        let rows = asking.next_multiple_of(kernel.rows);
+        let rows = n.next_multiple_of(kernel.rows);
         let block = QUERIES.min(rows);
         let width = panel_width(&kernel, shape.head_dim);
         Self {
             shape,
             kernel,
             n,
-            asking,
             depth,
             key_depth,
             scores_ld,
@@ -161,9 +139,8 @@ impl<'a, E: Element> Head<'a, E> {
     fn fetch(&self, qkv: &[E], head: usize, rows: Range<usize>) {
         let (d, hidden) = (self.shape.head_dim, self.shape.hidden());
         for row in rows {
-            let parts = if row < self.asking { 0..3 } else { 1..3 };
             let qkv = &qkv[row * 3 * hidden + head * d..];
-            parts.for_each(|part| prefetch(&qkv[part * hidden..][..d]));
+            (0..3).for_each(|part| prefetch(&qkv[part * hidden..][..d]));
         }
     }
 
@@ -171,8 +148,7 @@ impl<'a, E: Element> Head<'a, E> {
     /// queries: a part with each block.
     fn fetch_next(&self, qkv: &[E], head: usize, block: &Range<usize>) {
         if head + 1 < self.shape.heads {
-            let rows = if self.asking == self.n { block.clone() } else { 0..self.n };
-            self.fetch(qkv, head + 1, rows);
+            self.fetch(qkv, head + 1, block.clone());
         }
     }
 
@@ -180,7 +156,7 @@ impl<'a, E: Element> Head<'a, E> {
     fn load(&mut self, qkv: &[E], head: usize) {
         let (d, hidden) = (self.shape.head_dim, self.shape.hidden());
         let at = |part: usize| part * hidden + head * d;
-        copy_rows(&qkv[at(0)..], 3 * hidden, d, self.depth, self.asking, &mut self.queries);
+        copy_rows(&qkv[at(0)..], 3 * hidden, d, self.depth, self.n, &mut self.queries);
         let columns = self.kernel.columns;
         let keys = &qkv[at(1)..];
         columns_to_panels(keys, 3 * hidden, self.n, d, self.depth, columns, &mut self.keys);
@@ -218,8 +194,8 @@ impl<'a, E: Element> Head<'a, E> {
     fn forward(&mut self, qkv: &[E], head: usize, first_row: usize, out: &mut [E]) {
         let (d, hidden) = (self.shape.head_dim, self.shape.hidden());
         let width = panel_width(&self.kernel, d);
-        for start in (0..self.asking).step_by(QUERIES) {
-            let block = start..(start + QUERIES).min(self.asking);
+        for start in (0..self.n).step_by(QUERIES) {
+            let block = start..(start + QUERIES).min(self.n);
             self.fetch_next(qkv, head, &block);
             self.probabilities(head, first_row, &block);
             let product = Product {

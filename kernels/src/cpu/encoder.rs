@@ -9,6 +9,7 @@ mod add_norm;
 mod attention_block;
 mod elementwise;
 mod feed_forward;
+mod first_rows;
 mod int8_layers;
 mod linear;
 mod one_query;
@@ -22,6 +23,8 @@ pub use int8_layers::{Int8Layer, Int8Layers, Int8Linear};
 pub use linear::Linear;
 pub use packed_weight::PackedWeight;
 
+use std::ops::Range;
+
 use super::attention::Queries;
 use super::{Buffer, Element};
 use crate::{Activation, Dropout, Sequences};
@@ -30,6 +33,9 @@ use crate::{Activation, Dropout, Sequences};
 pub struct Layer<E: Element> {
     /// Queries, keys and values side by side.
     pub qkv: Linear<E>,
+    /// Their weight as it is, `[3·H, H]`, in a layer whose first rows alone may be asked for; empty
+    /// in others.
+    pub qkv_weight: Vec<f32>,
     /// Behind attention.
     pub attention_output: Linear<E>,
     /// Behind that.
@@ -67,13 +73,12 @@ pub struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// The numbers of the rows that come out, where they are not all.
-    fn chosen(&self) -> Option<Vec<usize>> {
+    /// The rows of the sequences that have some, where their first rows alone ask.
+    fn asking(&self) -> Option<Vec<Range<usize>>> {
         match self.queries {
             Queries::All => None,
             Queries::First => {
-                let ranges = self.sequences.ranges().filter(|rows| !rows.is_empty());
-                Some(ranges.map(|rows| rows.start).collect())
+                Some(self.sequences.ranges().filter(|rows| !rows.is_empty()).collect())
             }
         }
     }

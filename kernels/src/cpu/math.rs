@@ -5,6 +5,8 @@
 //! them, and a call of a function each where it has not. Without, every processor gives the same
 //! bits.
 
+use super::Element;
+
 /// Has a loop take its chunks one after the other. For AVX-512 compilers would rather take sixteen of
 /// them at once, by gathers and scatters, which are slow; WebAssembly has none.
 #[inline(always)]
@@ -36,6 +38,55 @@ pub fn lanes<T: Copy + Into<f32>>(x: &[f32], y: &[T], f: impl Fn(f32, f32) -> f3
         *sum += f(*x, (*y).into());
     }
     by_halves(sums, |x, y| x + y)
+}
+
+/// Numbers that are handled at once where sums are to wait for no other: four vectors of 512 bits.
+const WIDE: usize = 64;
+
+/// The product of two rows, in sixty-four lanes.
+#[inline(always)]
+pub fn lanes_of<E: Element, const FMA: bool>(x: &[f32], y: &[E]) -> f32 {
+    let mut sums = [0f32; WIDE];
+    let ((whole, rest), (whole_y, rest_y)) = (x.as_chunks::<WIDE>(), y.as_chunks::<WIDE>());
+    for (x, y) in whole.iter().zip(whole_y) {
+        for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
+            *sum = mul_add::<FMA>(*x, y.get(), *sum);
+        }
+    }
+    for ((sum, x), y) in sums.iter_mut().zip(rest).zip(rest_y) {
+        *sum = mul_add::<FMA>(*x, y.get(), *sum);
+    }
+    let quarter = |i: usize| std::array::from_fn(|lane| sums[16 * i + lane]);
+    let add = |a: [f32; 16], b: [f32; 16]| std::array::from_fn(|lane| a[lane] + b[lane]);
+    by_halves(add(add(quarter(0), quarter(1)), add(quarter(2), quarter(3))), |x, y| x + y)
+}
+
+/// Adds rows as wide as `out`, each times its weight, one after the other: of some columns at a time,
+/// so that their sums stay in registers.
+#[inline(always)]
+pub fn weigh_onto<'a, E: Element, const FMA: bool>(
+    rows: impl Iterator<Item = (&'a [E], f32)> + Clone,
+    out: &mut [f32],
+) {
+    let (whole, rest) = out.as_chunks_mut::<WIDE>();
+    let first_rest = WIDE * whole.len();
+    for (index, out) in whole.iter_mut().enumerate() {
+        let mut sums = *out;
+        for (row, weight) in rows.clone() {
+            for (sum, x) in sums.iter_mut().zip(&row[WIDE * index..][..WIDE]) {
+                *sum = mul_add::<FMA>(weight, x.get(), *sum);
+            }
+        }
+        *out = sums;
+    }
+    if rest.is_empty() {
+        return;
+    }
+    for (row, weight) in rows {
+        for (sum, x) in rest.iter_mut().zip(&row[first_rest..]) {
+            *sum = mul_add::<FMA>(weight, x.get(), *sum);
+        }
+    }
 }
 
 /// a · b + c.

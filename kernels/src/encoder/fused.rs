@@ -236,6 +236,7 @@ impl Inner {
         {
             return Ok(weights.clone());
         }
+        let last = self.parameters.layers.len().saturating_sub(1);
         let layers = self.parameters.layers.iter().enumerate().map(|(index, layer)| {
             let before = cache.as_ref().map(|weights| &weights.layers[index]);
             let pack = |linear, of: fn(&Layer<E>) -> &Linear<E>| {
@@ -243,6 +244,10 @@ impl Inner {
             };
             Ok(Layer {
                 qkv: pack(&layer.qkv, |layer| &layer.qkv)?,
+                qkv_weight: match &layer.qkv.weight {
+                    LinearWeight::Float(weight) if index == last => copy(weight)?,
+                    _ => Vec::new(),
+                },
                 attention_output: pack(&layer.attention_output, |layer| &layer.attention_output)?,
                 attention_norm: copy_norm(&layer.attention_norm)?,
                 intermediate: pack(&layer.intermediate, |layer| &layer.intermediate)?,

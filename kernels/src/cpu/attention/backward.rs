@@ -3,37 +3,28 @@
 use std::ops::Range;
 
 use super::rows::{Mask, scores_backward};
-use super::{Head, QUERIES, Queries, Shape, copy_rows, panel_width, round_columns};
+use super::{Head, QUERIES, Shape, copy_rows, panel_width, round_columns};
 use crate::cpu::gemm::{Blocks, Into, Product};
 use crate::cpu::pack::{columns_to_panels, rows_to_columns, rows_to_panels};
 use crate::cpu::parallel::{for_each, pieces};
 use crate::cpu::{Buffer, Element, dispatch};
 
-/// The gradient of qkv `[T, 3·H]`, of which `out` `[rows, H]` came and has the gradient `grad`.
-/// Queries of rows that do not ask are not read.
+/// The gradient of qkv `[T, 3·H]`, of which `out` `[T, H]` came and has the gradient `grad`.
 pub fn backward<E: Element>(qkv: &[E], out: &[E], grad: &[E], shape: Shape<'_>) -> Buffer<E> {
     let hidden = shape.hidden();
     let ranges = shape.ranges();
-    let mut starts = vec![0];
-    for rows in &ranges {
-        starts.push(starts[starts.len() - 1] + shape.queries.of(rows.len()));
-    }
-    // Queries that did not ask have no gradient.
-    let mut dqkv = match shape.queries {
-        Queries::All => Buffer::any(qkv.len()),
-        Queries::First => Buffer::zeros(qkv.len()),
-    };
+    let mut dqkv = Buffer::any(qkv.len());
     let tasks = pieces(&mut dqkv, ranges.iter().map(|rows| rows.len() * 3 * hidden));
     for_each(tasks, |index, dqkv| {
         let rows = ranges[index].clone();
         if rows.is_empty() {
             return;
         }
-        let asking = starts[index] * hidden..starts[index + 1] * hidden;
+        let here = rows.start * hidden..rows.end * hidden;
         let sequence = Sequence {
             qkv: &qkv[rows.start * 3 * hidden..rows.end * 3 * hidden],
-            out: &out[asking.clone()],
-            grad: &grad[asking],
+            out: &out[here.clone()],
+            grad: &grad[here],
             first_row: rows.start,
         };
         let mut head = Head::<E>::new(rows.len(), shape);
@@ -116,11 +107,11 @@ impl<E: Element> Gradients<E> {
         columns_to_panels(values, 3 * hidden, head.n, d, head.depth, columns, &mut self.values_t);
         let keys = &sequence.qkv[at(1)..];
         rows_to_panels(keys, 3 * hidden, head.n, d, head.key_depth, columns, &mut self.keys);
-        copy_rows(&sequence.grad[at(0)..], hidden, d, head.depth, head.asking, &mut self.grad);
+        copy_rows(&sequence.grad[at(0)..], hidden, d, head.depth, head.n, &mut self.grad);
         self.dkeys.fill(0.0);
         self.dvalues.fill(0.0);
-        for start in (0..head.asking).step_by(QUERIES) {
-            let block = start..(start + QUERIES).min(head.asking);
+        for start in (0..head.n).step_by(QUERIES) {
+            let block = start..(start + QUERIES).min(head.n);
             head.fetch_next(sequence.qkv, number, &block);
             self.block(head, number, sequence, &block, dqkv);
         }

@@ -1,12 +1,15 @@
 //! Attention between its two linear layers, with residual and norm.
 
+use std::ops::Range;
+
 use super::add_norm::{self, NormRun, SavedNorm};
 use super::elementwise::{Panel, add_bias, add_to, column_sums, store};
-use super::linear::{self, ld, multiplied, multiply, multiply_part, room};
+use super::first_rows::{self, Asked};
+use super::linear::{self, ld, multiplied, multiply, room};
 use super::weight_gradient::Operands;
 use super::{Layer, LayerDropout, Rows};
-use crate::cpu::attention::{self, Queries, Shape};
-use crate::cpu::pack::Panels;
+use crate::cpu::attention::{self, Shape};
+use crate::cpu::pack::round_rows;
 use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
 use crate::cpu::{Buffer, Element};
 
@@ -14,11 +17,18 @@ use crate::cpu::{Buffer, Element};
 pub struct SavedAttention<E: Element> {
     /// The input's rows, `ld` apart.
     x: Buffer<E>,
-    /// `[T, 3·H]`; queries of rows that do not ask are of any value.
-    qkv: Buffer<E>,
+    seen: Seen<E>,
     /// Attention's rows `[rows, H]`.
     context: Buffer<E>,
     norm: SavedNorm<E>,
+}
+
+/// What attention itself needs there.
+enum Seen<E: Element> {
+    /// Queries, keys and values `[T, 3·H]`.
+    All(Buffer<E>),
+    /// Of first rows that ask.
+    First(first_rows::Seen),
 }
 
 impl<E: Element> Layer<E> {
@@ -32,33 +42,73 @@ impl<E: Element> Layer<E> {
             heads: self.heads,
             head_dim: self.hidden() / self.heads,
             dropout: drop.probabilities,
-            queries: rows.queries,
         }
     }
 
-    /// Queries of the chosen rows of x `[T, H]`, to their places in qkv `[T, 3·H]`.
-    fn ask(&self, chosen: &[usize], x: &[f32], forward: &Panels<E>, qkv: &mut [E]) {
-        let (hidden, columns) = (self.hidden(), E::kernel().columns);
-        let x_ld = ld::<E>(hidden);
-        let mut queries = Buffer::<E>::any(chosen.len() * hidden);
-        let runs = Runs::of_independent(chosen.len());
-        for_each(runs.cut(&mut queries, hidden), |index, queries| {
-            let count = queries.len() / hidden;
-            let mut asking = Buffer::<f32>::any(count * hidden);
-            let from = &chosen[runs.row(index)..][..count];
-            for (row, to) in from.iter().zip(asking.chunks_exact_mut(hidden)) {
-                to.copy_from_slice(&x[row * hidden..][..hidden]);
-            }
-            let asking = linear::operand(&asking, hidden, None);
-            let part = (forward, 0..E::kernel().panels(hidden));
-            multiply_part(&asking, x_ld, count, part, |rows, first, products| {
-                let panel = Panel::new(products, columns, first, hidden);
-                add_bias(panel, &self.qkv.bias, &mut queries[rows.start * hidden..], hidden);
+    /// x `[T, H]` as products read it, in rows `ld` apart.
+    fn rounded(&self, x: &[f32]) -> Buffer<E> {
+        let hidden = self.hidden();
+        let (tokens, x_ld) = (x.len() / hidden, ld::<E>(hidden));
+        let mut rounded = room(tokens, hidden, x_ld);
+        let runs = Runs::of(tokens);
+        for_each(runs.cut(&mut rounded, x_ld), |index, rounded| {
+            let count = rounded.len() / x_ld;
+            round_rows(&x[runs.row(index) * hidden..][..count * hidden], hidden, x_ld, rounded);
+        });
+        rounded
+    }
+
+    /// Attention where first rows alone ask, of rounded rows.
+    fn asked<'a>(
+        &'a self,
+        x: &'a [E],
+        ranges: &'a [Range<usize>],
+        drop: LayerDropout,
+    ) -> Asked<'a, E> {
+        Asked {
+            x,
+            ld: ld::<E>(self.hidden()),
+            ranges,
+            weight: &self.qkv_weight,
+            bias: &self.qkv.bias,
+            heads: self.heads,
+            dropout: drop.probabilities,
+        }
+    }
+
+    /// x `[T, H]` → the context `[T, H]`, and the rounded rows and qkv where they are kept.
+    fn attend_to_all(
+        &self,
+        x: &[f32],
+        rows: Rows<'_>,
+        drop: LayerDropout,
+        keep: bool,
+    ) -> (Buffer<E>, Buffer<E>, Buffer<E>) {
+        let hidden = self.hidden();
+        let (tokens, x_ld) = (rows.sequences.tokens(), ld::<E>(hidden));
+        let weight = self.qkv.weight.read();
+        // Nothing but the backward pass looks at these again.
+        let kept = if keep { tokens } else { 0 };
+        let mut rounded = room(kept, hidden, x_ld);
+        let mut qkv = Buffer::any(tokens * 3 * hidden);
+        let (runs, kept_runs) = (Runs::of(tokens), Runs::of(kept));
+        let mut rounded_runs = kept_runs.cut(&mut rounded, x_ld).into_iter();
+        let tasks = runs.cut(&mut qkv, 3 * hidden).into_iter();
+        let tasks = tasks.map(|qkv| (qkv, rounded_runs.next())).collect();
+        let columns = E::kernel().columns;
+        for_each(tasks, |index, (qkv, kept): (&mut [E], Option<&mut [E]>)| {
+            let count = qkv.len() / (3 * hidden);
+            let x = &x[runs.row(index) * hidden..][..count * hidden];
+            let x = linear::operand(x, hidden, kept);
+            multiply(&x, x_ld, count, &weight.forward, |rows, first, products| {
+                let panel = Panel::new(products, columns, first, 3 * hidden);
+                let qkv = &mut qkv[rows.start * 3 * hidden..];
+                add_bias(panel, &self.qkv.bias, qkv, 3 * hidden);
             });
         });
-        for (row, query) in chosen.iter().zip(queries.chunks_exact(hidden)) {
-            qkv[row * 3 * hidden..][..hidden].copy_from_slice(query);
-        }
+        let context = attention::forward(&qkv, self.shape(rows, drop));
+        // What comes next may have their memory.
+        (context, rounded, if keep { qkv } else { Buffer::any(0) })
     }
 
     /// x `[T, H]` → `[rows, H]`.
@@ -69,43 +119,24 @@ impl<E: Element> Layer<E> {
         drop: LayerDropout,
         keep: bool,
     ) -> (Buffer<f32>, Option<SavedAttention<E>>) {
-        let hidden = self.hidden();
-        let (tokens, x_ld) = (rows.sequences.tokens(), ld::<E>(hidden));
-        let (weight, out_weight) = (self.qkv.weight.read(), self.attention_output.weight.read());
-        let (forward, out_forward) = (&weight.forward, &out_weight.forward);
+        let (hidden, x_ld) = (self.hidden(), ld::<E>(self.hidden()));
+        let out_weight = self.attention_output.weight.read();
+        let out_forward = &out_weight.forward;
+        let asking = rows.asking();
+        let (context, rounded, seen) = match &asking {
+            None => {
+                let (context, rounded, qkv) = self.attend_to_all(x, rows, drop, keep);
+                (context, rounded, Seen::All(qkv))
+            }
+            Some(ranges) => {
+                let rounded = self.rounded(x);
+                let (context, seen) = self.asked(&rounded, ranges, drop).forward();
+                (context, rounded, Seen::First(seen))
+            }
+        };
         // Nothing but the backward pass looks at these again.
         let kept = |rows| if keep { rows } else { 0 };
-        let mut rounded = room(kept(tokens), hidden, x_ld);
-        let mut qkv = Buffer::any(tokens * 3 * hidden);
-        let (runs, kept_runs) = (Runs::of(tokens), Runs::of(kept(tokens)));
-        let mut rounded_runs = kept_runs.cut(&mut rounded, x_ld).into_iter();
-        let tasks = runs.cut(&mut qkv, 3 * hidden).into_iter();
-        let tasks = tasks.map(|qkv| (qkv, rounded_runs.next())).collect();
-        let columns = E::kernel().columns;
-        // Where few rows ask, their queries come by themselves.
-        let chosen = rows.chosen();
-        let first_panel = if chosen.is_some() { hidden / columns } else { 0 };
-        let part = first_panel..forward.count;
-        for_each(tasks, |index, (qkv, kept): (&mut [E], Option<&mut [E]>)| {
-            let count = qkv.len() / (3 * hidden);
-            let x = &x[runs.row(index) * hidden..][..count * hidden];
-            let x = linear::operand(x, hidden, kept);
-            multiply_part(&x, x_ld, count, (forward, part.clone()), |rows, first, products| {
-                let panel = Panel::new(products, columns, first, 3 * hidden);
-                let qkv = &mut qkv[rows.start * 3 * hidden..];
-                add_bias(panel, &self.qkv.bias, qkv, 3 * hidden);
-            });
-        });
-
-        if let Some(chosen) = &chosen {
-            self.ask(chosen, x, forward, &mut qkv);
-        }
-
-        let shape = self.shape(rows, drop);
-        let context = attention::forward(&qkv, shape);
-        // What comes next may have their memory.
-        let qkv = if keep { qkv } else { Buffer::any(0) };
-        let out_rows = shape.rows();
+        let out_rows = context.len() / hidden;
         let mut out = Buffer::<f32>::any(out_rows * hidden);
         let mut norm = SavedNorm::new(kept(out_rows), hidden);
         let (runs, kept_runs) = (Runs::of(out_rows), Runs::of(kept(out_rows)));
@@ -120,7 +151,8 @@ impl<E: Element> Layer<E> {
             let mut y = multiplied(&operand, x_ld, count, out_forward, hidden);
             let mut norm = norm.unwrap_or_else(|| NormRun::spare(hidden));
             for row in 0..count {
-                let from = chosen.as_ref().map_or(first_row + row, |rows| rows[first_row + row]);
+                let from = first_row + row;
+                let from = asking.as_ref().map_or(from, |ranges| ranges[from].start);
                 let at = row * hidden..(row + 1) * hidden;
                 let (normed, inverse) = norm.row(row);
                 add_norm::forward(
@@ -136,7 +168,7 @@ impl<E: Element> Layer<E> {
                 );
             }
         });
-        (out, keep.then_some(SavedAttention { x: rounded, qkv, context, norm }))
+        (out, keep.then_some(SavedAttention { x: rounded, seen, context, norm }))
     }
 
     /// The gradient of x, `[T, H]`.
@@ -148,13 +180,12 @@ impl<E: Element> Layer<E> {
         drop: LayerDropout,
     ) -> Buffer<f32> {
         let hidden = self.hidden();
-        let (tokens, x_ld) = (rows.sequences.tokens(), ld::<E>(hidden));
-        let shape = self.shape(rows, drop);
-        let out_rows = shape.rows();
+        let x_ld = ld::<E>(hidden);
+        let out_rows = saved.context.len() / hidden;
         let columns = E::kernel().columns;
-        let (weight, out_weight) = (self.qkv.weight.read(), self.attention_output.weight.read());
-        let (Some(output_back), Some(qkv_back)) = (&out_weight.backward, &weight.backward) else {
-            return Buffer::zeros(tokens * hidden);
+        let out_weight = self.attention_output.weight.read();
+        let Some(output_back) = &out_weight.backward else {
+            return Buffer::zeros(rows.sequences.tokens() * hidden);
         };
 
         // The residual's gradient, and that of the context.
@@ -197,19 +228,47 @@ impl<E: Element> Layer<E> {
         });
         finish(&self.attention_output, &self.attention_norm, &operands, &partial);
 
-        let dqkv = attention::backward(&saved.qkv, &saved.context, &dcontext, shape);
-
-        let mut dx = match rows.queries {
-            Queries::All => residual,
-            Queries::First => {
-                let mut dx = Buffer::<f32>::zeros(tokens * hidden);
-                let chosen = rows.chosen().unwrap_or_default();
-                for (row, from) in chosen.into_iter().zip(residual.chunks_exact(hidden)) {
-                    dx[row * hidden..][..hidden].copy_from_slice(from);
-                }
-                dx
+        match &saved.seen {
+            Seen::All(qkv) => {
+                let shape = self.shape(rows, drop);
+                let dqkv = attention::backward(qkv, &saved.context, &dcontext, shape);
+                self.qkv_backward(&dqkv, &saved.x, residual)
             }
+            Seen::First(seen) => {
+                let ranges = rows.asking().unwrap_or_default();
+                let asked = self.asked(&saved.x, &ranges, drop);
+                self.asked_backward(asked, seen, &dcontext, &residual)
+            }
+        }
+    }
+
+    /// The gradient of x, `[T, H]`, where first rows alone asked.
+    fn asked_backward(
+        &self,
+        asked: Asked<'_, E>,
+        seen: &first_rows::Seen,
+        dcontext: &[E],
+        residual: &[f32],
+    ) -> Buffer<f32> {
+        let Some((weight, bias)) = &self.qkv.gradients else {
+            return Buffer::zeros(asked.x.len() / asked.ld * self.hidden());
         };
+        let rows = self.qkv.outputs;
+        let (dx, dbias) =
+            weight.dense_with_squares(rows * self.qkv.inputs, rows, |gradient, squares, into| {
+                asked.backward(seen, dcontext, residual, (gradient, squares, into))
+            });
+        bias.put(&dbias);
+        dx
+    }
+
+    /// The gradient of x, `[T, H]`, from that of queries, keys and values `[T, 3·H]`; `dx` holds the
+    /// residual's.
+    fn qkv_backward(&self, dqkv: &[E], x: &[E], mut dx: Buffer<f32>) -> Buffer<f32> {
+        let hidden = self.hidden();
+        let (tokens, x_ld, columns) = (dx.len() / hidden, ld::<E>(hidden), E::kernel().columns);
+        let weight = self.qkv.weight.read();
+        let Some(back) = &weight.backward else { return dx };
         let mut operands = Operands::new(tokens, &self.qkv);
         let mut partial = vec![0f32; tokens.div_ceil(BLOCK) * 3 * hidden];
         let runs = Runs::of(tokens);
@@ -226,11 +285,11 @@ impl<E: Element> Layer<E> {
                 column_sums(block, 3 * hidden, 3 * hidden, sums);
             }
             let operand = operand(dqkv, 3 * hidden, qkv_ld, count);
-            multiply(&operand, qkv_ld, count, qkv_back, |rows, first, products| {
+            multiply(&operand, qkv_ld, count, back, |rows, first, products| {
                 let panel = Panel::new(products, columns, first, hidden);
                 add_to(panel, &mut dx[rows.start * hidden..], hidden);
             });
-            let x = &saved.x[first_row * x_ld..];
+            let x = &x[first_row * x_ld..];
             operands.fill(&self.qkv, count, (dqkv, 3 * hidden), (x, x_ld));
         });
         if let Some((weight, bias)) = &self.qkv.gradients {
