@@ -14,8 +14,8 @@ pub use parameters::{
     WordTable,
 };
 
-use crate::cpu::attention::Queries;
 use crate::cpu::encoder::LayerDropout;
+use crate::cpu::encoder::Queries;
 use crate::reference::Place;
 use crate::{Dropout, Gradients, Sequences, reference};
 

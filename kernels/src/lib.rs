@@ -18,8 +18,8 @@ pub mod reference;
 mod sequences;
 
 pub use adamw::{AdamW, AdamWConfig};
-pub use cpu::attention::Queries;
 pub use cpu::encoder::LayerDropout;
+pub use cpu::encoder::Queries;
 pub use cpu::isa;
 pub use cpu::parallel::wake as wake_threads;
 pub use dropout::{Dropout, DropoutKey};

@@ -34,15 +34,6 @@ pub struct Shape<'a> {
     pub dropout: Option<Dropout>,
 }
 
-/// The rows that attention is computed for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Queries {
-    /// Every row: as many rows out as in.
-    All,
-    /// Each sequence's first: one row out a sequence.
-    First,
-}
-
 impl Shape<'_> {
     fn hidden(&self) -> usize {
         self.heads * self.head_dim

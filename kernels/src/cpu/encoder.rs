@@ -2,8 +2,8 @@
 //!
 //! Vaswani et al., Attention is all you need (2017). Owns what is computed by which task, what is
 //! kept for the backward pass, and in which type: the residual stream is f32, the operands of
-//! products are `E`, or integers where nothing is to be learnt. A task has a block of rows or a
-//! sequence to itself, so no sum depends on the number of threads.
+//! products are `E`, or integers where nothing is to be learnt. A task has a block of rows, a sequence
+//! or a head to itself, so no sum depends on the number of threads.
 
 mod add_norm;
 mod attention_block;
@@ -25,7 +25,6 @@ pub use packed_weight::PackedWeight;
 
 use std::ops::Range;
 
-use super::attention::Queries;
 use super::{Buffer, Element};
 use crate::{Activation, Dropout, Sequences};
 
@@ -35,7 +34,7 @@ pub struct Layer<E: Element> {
     pub qkv: Linear<E>,
     /// Their weight as it is, `[3·H, H]`, in a layer whose first rows alone may be asked for; empty
     /// in others.
-    pub qkv_weight: Vec<f32>,
+    pub qkv_weight: Buffer<f32>,
     /// Behind attention.
     pub attention_output: Linear<E>,
     /// Behind that.
@@ -61,6 +60,15 @@ pub struct LayerDropout {
     pub attention_output: Option<Dropout>,
     /// Behind the second linear layer, indexed in the rows that come out.
     pub output: Option<Dropout>,
+}
+
+/// The rows that attention is computed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Queries {
+    /// Every row: as many rows out as in.
+    All,
+    /// Each sequence's first: one row out a sequence.
+    First,
 }
 
 /// What a layer is applied to.

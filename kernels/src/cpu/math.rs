@@ -1,5 +1,5 @@
-//! exp and erf in f32, as straight lines of arithmetic that become vectors, and what keeps a loop from
-//! becoming too long ones.
+//! exp and erf in f32, as straight lines of arithmetic that become vectors, sums of rows, and what keeps
+//! a loop from becoming too long ones.
 //!
 //! `FMA` asks for fused multiply-adds, which make them a quarter faster where the processor has
 //! them, and a call of a function each where it has not. Without, every processor gives the same
@@ -40,26 +40,36 @@ pub fn lanes<T: Copy + Into<f32>>(x: &[f32], y: &[T], f: impl Fn(f32, f32) -> f3
     by_halves(sums, |x, y| x + y)
 }
 
-/// Numbers that are handled at once where sums are to wait for no other: four vectors of 512 bits.
-const WIDE: usize = 64;
-
-/// The product of two rows, in sixty-four lanes.
+/// The product of two rows, in four times sixteen lanes: with fewer each sum would wait for the one
+/// before it.
 #[inline(always)]
-pub fn lanes_of<E: Element, const FMA: bool>(x: &[f32], y: &[E]) -> f32 {
-    let mut sums = [0f32; WIDE];
-    let ((whole, rest), (whole_y, rest_y)) = (x.as_chunks::<WIDE>(), y.as_chunks::<WIDE>());
-    for (x, y) in whole.iter().zip(whole_y) {
-        for ((sum, x), y) in sums.iter_mut().zip(x).zip(y) {
-            *sum = mul_add::<FMA>(*x, y.get(), *sum);
-        }
+pub fn dot<E: Element, const FMA: bool>(x: &[f32], y: &[E]) -> f32 {
+    let add = |sums: [f32; 16], x: &[f32; 16], y: &[E; 16]| -> [f32; 16] {
+        std::array::from_fn(|lane| mul_add::<FMA>(x[lane], y[lane].get(), sums[lane]))
+    };
+    let ((whole, rest), (whole_y, rest_y)) = (x.as_chunks::<16>(), y.as_chunks::<16>());
+    let ((fours, single), (fours_y, single_y)) = (whole.as_chunks::<4>(), whole_y.as_chunks::<4>());
+    let [mut a, mut b, mut c, mut d] = [[0f32; 16]; 4];
+    for (index, (x, y)) in fours.iter().zip(fours_y).enumerate() {
+        one_by_one(index);
+        a = add(a, &x[0], &y[0]);
+        b = add(b, &x[1], &y[1]);
+        c = add(c, &x[2], &y[2]);
+        d = add(d, &x[3], &y[3]);
     }
-    for ((sum, x), y) in sums.iter_mut().zip(rest).zip(rest_y) {
+    for (index, (x, y)) in single.iter().zip(single_y).enumerate() {
+        one_by_one(index);
+        a = add(a, x, y);
+    }
+    for ((sum, x), y) in a.iter_mut().zip(rest).zip(rest_y) {
         *sum = mul_add::<FMA>(*x, y.get(), *sum);
     }
-    let quarter = |i: usize| std::array::from_fn(|lane| sums[16 * i + lane]);
-    let add = |a: [f32; 16], b: [f32; 16]| std::array::from_fn(|lane| a[lane] + b[lane]);
-    by_halves(add(add(quarter(0), quarter(1)), add(quarter(2), quarter(3))), |x, y| x + y)
+    let sums: [f32; 16] = std::array::from_fn(|lane| (a[lane] + b[lane]) + (c[lane] + d[lane]));
+    by_halves(sums, |x, y| x + y)
 }
+
+/// Columns whose sums stay in registers together: four vectors of 512 bits.
+const WIDE: usize = 64;
 
 /// Adds rows as wide as `out`, each times its weight, one after the other: of some columns at a time,
 /// so that their sums stay in registers.

@@ -10,8 +10,8 @@ use super::{
     EncoderInput, EncoderOptions, EncoderParameters, LayerParameters, LinearParameters,
     LinearWeight, NormParameters, Parameter, Precision, WordTable,
 };
-use crate::cpu::attention::Queries;
 use crate::cpu::embeddings::{self, Lookup, SavedEmbeddings, TableGradients, Tables, Words};
+use crate::cpu::encoder::Queries;
 use crate::cpu::encoder::{
     Int8Layer, Int8Layers, Int8Linear, Layer, Linear, Norm, PackedWeight, Rows, Saved,
 };
@@ -245,8 +245,10 @@ impl Inner {
             Ok(Layer {
                 qkv: pack(&layer.qkv, |layer| &layer.qkv)?,
                 qkv_weight: match &layer.qkv.weight {
-                    LinearWeight::Float(weight) if index == last => copy(weight)?,
-                    _ => Vec::new(),
+                    LinearWeight::Float(weight) if index == last => {
+                        with(&weight.value, |values| Ok(copied(values)))?
+                    }
+                    _ => Buffer::any(0),
                 },
                 attention_output: pack(&layer.attention_output, |layer| &layer.attention_output)?,
                 attention_norm: copy_norm(&layer.attention_norm)?,
@@ -334,6 +336,13 @@ fn copy(parameter: &Parameter) -> Result<Vec<f32>> {
     with(&parameter.value, |values| Ok(values.to_vec()))
 }
 
+/// A copy in memory that is used again.
+fn copied(values: &[f32]) -> Buffer<f32> {
+    let mut buffer = Buffer::any(values.len());
+    buffer.copy_from_slice(values);
+    buffer
+}
+
 /// Lends a tensor's elements out.
 fn with<T>(tensor: &Tensor, use_it: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
     let tensor = tensor.contiguous()?;
@@ -365,11 +374,7 @@ impl CustomOp1 for Pass {
 
     fn bwd(&self, anchor: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let tape = self.tape.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let grad = with(grad, |grad| {
-            let mut buffer = Buffer::any(grad.len());
-            buffer.copy_from_slice(grad);
-            Ok(buffer)
-        })?;
+        let grad = with(grad, |grad| Ok(copied(grad)))?;
         match tape {
             Some(Tape::F32(tape)) => self.encoder.backward(tape, &self.input, grad)?,
             Some(Tape::Bf16(tape)) => self.encoder.backward(tape, &self.input, grad)?,

@@ -3,7 +3,7 @@
 use candle_core::{Device, Result, Tensor, bail};
 
 use super::{EmbeddingTables, LayerNorm, attention, dropout_add_layer_norm, embeddings_layer_norm};
-use crate::cpu::attention::Queries;
+use crate::cpu::encoder::Queries;
 use crate::cpu::int8::CodedTable;
 use crate::encoder::{
     EncoderInput, EncoderParameters, LayerParameters, LinearParameters, LinearWeight,

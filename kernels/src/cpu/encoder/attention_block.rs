@@ -9,6 +9,7 @@ use super::linear::{self, ld, multiplied, multiply, room};
 use super::weight_gradient::Operands;
 use super::{Layer, LayerDropout, Rows};
 use crate::cpu::attention::{self, Shape};
+use crate::cpu::gemm::Into;
 use crate::cpu::pack::round_rows;
 use crate::cpu::parallel::{BLOCK, Runs, add_up, for_each};
 use crate::cpu::{Buffer, Element};
@@ -129,12 +130,16 @@ impl<E: Element> Layer<E> {
                 (context, rounded, Seen::All(qkv))
             }
             Some(ranges) => {
-                let rounded = self.rounded(x);
-                let (context, seen) = self.asked(&rounded, ranges, drop).forward();
+                // Rows that need no rounding are read where they are, unless they are kept.
+                let exact = E::exactly(x).filter(|_| !keep && x_ld == hidden);
+                let rounded = if exact.is_some() { Buffer::any(0) } else { self.rounded(x) };
+                let asked = self.asked(exact.unwrap_or(&rounded), ranges, drop);
+                let (context, seen) = asked.forward();
                 (context, rounded, Seen::First(seen))
             }
         };
         // Nothing but the backward pass looks at these again.
+        let saved = keep.then_some((rounded, seen));
         let kept = |rows| if keep { rows } else { 0 };
         let out_rows = context.len() / hidden;
         let mut out = Buffer::<f32>::any(out_rows * hidden);
@@ -168,7 +173,7 @@ impl<E: Element> Layer<E> {
                 );
             }
         });
-        (out, keep.then_some(SavedAttention { x: rounded, seen, context, norm }))
+        (out, saved.map(|(x, seen)| SavedAttention { x, seen, context, norm }))
     }
 
     /// The gradient of x, `[T, H]`.
@@ -250,14 +255,16 @@ impl<E: Element> Layer<E> {
         dcontext: &[E],
         residual: &[f32],
     ) -> Buffer<f32> {
-        let Some((weight, bias)) = &self.qkv.gradients else {
-            return Buffer::zeros(asked.x.len() / asked.ld * self.hidden());
-        };
         let rows = self.qkv.outputs;
-        let (dx, dbias) =
-            weight.dense_with_squares(rows * self.qkv.inputs, rows, |gradient, squares, into| {
-                asked.backward(seen, dcontext, residual, (gradient, squares, into))
-            });
+        let size = rows * self.qkv.inputs;
+        let Some((weight, bias)) = &self.qkv.gradients else {
+            let (mut gradient, mut squares) = (vec![0f32; size], vec![0f64; rows]);
+            let nobody = (&mut *gradient, &mut *squares, Into::Replace);
+            return asked.backward(seen, dcontext, residual, nobody).0;
+        };
+        let (dx, dbias) = weight.dense_with_squares(size, rows, |gradient, squares, into| {
+            asked.backward(seen, dcontext, residual, (gradient, squares, into))
+        });
         bias.put(&dbias);
         dx
     }

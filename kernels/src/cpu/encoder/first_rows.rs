@@ -3,14 +3,15 @@
 //!
 //! A head scores a row x for a query q by q · (K·x + b) = (Kᵀ·q) · x + q · b. The last term moves all
 //! scores of q alike, so it changes nothing, and b's gradient is 0. Of what a head has seen of the
-//! rows, its context is Σ p · (V·x + b) = V · (Σ p · x) + b · Σ p. A task has a head to itself, whose
-//! weights stay in the second cache from one sequence to the next.
+//! rows, its context is Σ p · (V·x + b) = V · (Σ p · x) + b · Σ p. A task has a head of all sequences
+//! to itself: its weights, 150 KB of MiniLM's, come from the second cache each time but the first.
+//! Weights are as they are, and not rounded as products' operands.
 
 use std::ops::Range;
 
 use crate::Dropout;
 use crate::cpu::gemm::Into;
-use crate::cpu::math::{by_halves, exp, lanes_of, weigh_onto};
+use crate::cpu::math::{dot, exp, lanes, weigh_onto};
 use crate::cpu::parallel::{for_each, pieces};
 use crate::cpu::{Buffer, Element, adamw::squares_of, dispatch};
 use crate::reference::attention_index;
@@ -125,6 +126,10 @@ impl<'a, E: Element> Asked<'a, E> {
     ) -> (Buffer<f32>, Vec<f32>) {
         let (hidden, head_dim, count) = (self.hidden(), self.head_dim(), self.ranges.len());
         let (tokens, heads) = (self.tokens(), self.heads);
+        if count == 0 && into == Into::Replace {
+            gradient.fill(0.0);
+            squares.fill(0.0);
+        }
         let room = |width: usize| Buffer::<f32>::any(heads * width);
         let (mut dsums, mut dfirst) = (room(count * hidden), room(count * hidden));
         let (mut passed, mut dscores) = (room(tokens), room(tokens));
@@ -239,16 +244,6 @@ impl<'a, E: Element> Head<'a, E> {
     }
 }
 
-/// The sum of some numbers, in sixteen lanes.
-#[inline(always)]
-fn total(all: &[f32]) -> f32 {
-    let mut sums = [0f32; 16];
-    for chunk in all.chunks(16) {
-        sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += x);
-    }
-    by_halves(sums, |x, y| x + y)
-}
-
 dispatch! {
 /// A head's forward pass. `dropped` has room for the longest sequence.
 fn attend<E: Element>(head: Head<'_, E>, out: &mut Forward<'_>, dropped: &mut [f32]) {
@@ -257,7 +252,7 @@ fn attend<E: Element>(head: Head<'_, E>, out: &mut Forward<'_>, dropped: &mut [f
         let query = &mut out.queries[sequence * d..][..d];
         let (weights, bias) = head.weight(0);
         for ((q, weight), bias) in query.iter_mut().zip(weights).zip(bias) {
-            *q = lanes_of::<E, FMA>(weight, head.row(rows.start)) + bias;
+            *q = dot::<E, FMA>(weight, head.row(rows.start)) + bias;
         }
         let turned = &mut out.turned[sequence * hidden..][..hidden];
         turned.fill(0.0);
@@ -265,20 +260,20 @@ fn attend<E: Element>(head: Head<'_, E>, out: &mut Forward<'_>, dropped: &mut [f
         let probabilities = &mut out.probabilities[rows.clone()];
         let mut most = f32::NEG_INFINITY;
         for (score, x) in probabilities.iter_mut().zip(head.rows(rows)) {
-            *score = lanes_of::<E, FMA>(turned, x);
+            *score = dot::<E, FMA>(turned, x);
             most = if *score > most { *score } else { most };
         }
         // Taken away before the scale, so that a huge score is not infinite less itself.
         let scale = head.scale();
         probabilities.iter_mut().for_each(|x| *x = exp::<FMA>((*x - most) * scale));
-        let inverse = 1.0 / total(probabilities);
+        let inverse = 1.0 / lanes(probabilities, probabilities, |x, _| x);
         let dropped = &mut dropped[..rows.len()];
         head.multipliers(rows.start, dropped);
         for (p, dropped) in probabilities.iter_mut().zip(&mut *dropped) {
             *p *= inverse;
             *dropped *= *p;
         }
-        let kept = total(dropped);
+        let kept = lanes(dropped, dropped, |x, _| x);
         out.kept[sequence] = kept;
         let sums = &mut out.sums[sequence * hidden..][..hidden];
         sums.fill(0.0);
@@ -286,7 +281,7 @@ fn attend<E: Element>(head: Head<'_, E>, out: &mut Forward<'_>, dropped: &mut [f
         let (weights, bias) = head.weight(2);
         let context = &mut out.context[sequence * d..][..d];
         for ((out, weight), bias) in context.iter_mut().zip(weights).zip(bias) {
-            *out = lanes_of::<f32, FMA>(weight, sums) + bias * kept;
+            *out = dot::<f32, FMA>(weight, sums) + bias * kept;
         }
     }
 }
@@ -327,10 +322,10 @@ fn attend_backward<E: Element>(
             passed.iter_mut().zip(&mut *dscores).zip(probabilities.iter().zip(head.rows(rows)))
         {
             // The probability's gradient first.
-            *dscore = (lanes_of::<E, FMA>(dsums, x) + shift) * *passed;
+            *dscore = (dot::<E, FMA>(dsums, x) + shift) * *passed;
             *passed *= p;
         }
-        let along = lanes_of::<f32, FMA>(probabilities, dscores);
+        let along = dot::<f32, FMA>(probabilities, dscores);
         for (dscore, p) in dscores.iter_mut().zip(probabilities) {
             *dscore = p * (*dscore - along) * scale;
         }
@@ -338,7 +333,7 @@ fn attend_backward<E: Element>(
         weigh_onto::<E, FMA>(head.rows(rows).zip(dscores.iter().copied()), dturned);
         let dquery = &mut dqueries[sequence * d..][..d];
         for (dq, weight) in dquery.iter_mut().zip(head.weight(1).0) {
-            *dq = lanes_of::<f32, FMA>(weight, dturned);
+            *dq = dot::<f32, FMA>(weight, dturned);
         }
         let dfirst = &mut out.dfirst[sequence * hidden..][..hidden];
         dfirst.fill(0.0);

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::elementwise::gelu_tanh;
 use super::one_query::OneQuery;
 use super::{Norm, add_norm};
-use crate::cpu::attention::Queries;
+use crate::cpu::encoder::Queries;
 use crate::cpu::exact::gelu;
 use crate::cpu::int8::{self, Biased, Gelu, Int8Panels, Plain, QuantizedRows};
 use crate::cpu::lanes::{Extremes, range};

@@ -34,7 +34,7 @@ pub(super) fn large_kernel<E: Element>() -> Kernel<E> {
     E::split().map_or_else(E::kernel, |split| split.kernel)
 }
 
-/// Multiplies `count` rows, `ld` apart, with some panels: each with all rows, block by block, while
+/// Multiplies `count` rows, `ld` apart, with panels: each with all rows, block by block, while
 /// it is in the first cache. `product` gets the block's rows, the panel's number, what to compute, and
 /// what to [`prefetch`] then.
 fn each_product<E: Element>(
@@ -42,7 +42,6 @@ fn each_product<E: Element>(
     ld: usize,
     count: usize,
     panels: &Panels<E>,
-    part: Range<usize>,
     mut product: impl FnMut(Range<usize>, usize, &Product<'_, E>, &[E]),
 ) {
     let (kernel, split) = (large_kernel::<E>(), E::split());
@@ -63,10 +62,10 @@ fn each_product<E: Element>(
         .collect();
     let mut split_panel =
         Buffer::any(split.map_or(0, |_| kernel.operand_len(depth * kernel.columns)));
-    for panel in part.clone() {
+    for panel in 0..panels.count {
         // All runs' tasks read all panels, which are more than a processor's own cache holds: the
         // next one comes from the shared cache behind each block's product, a part each.
-        let next = if panel + 1 < part.end { panel + 1..panel + 2 } else { 0..0 };
+        let next = if panel + 1 < panels.count { panel + 1..panel + 2 } else { 0..0 };
         let next = &panels.data[next.start * panels.stride..next.end * panels.stride];
         let mut parts = next.chunks(next.len().div_ceil(operands.len().max(1)).max(1));
         let mut b = &panels.data[panel * panels.stride..];
@@ -118,23 +117,12 @@ pub fn multiply<E: Element>(
     ld: usize,
     count: usize,
     panels: &Panels<E>,
-    epilogue: impl FnMut(Range<usize>, usize, &mut [f32]),
-) {
-    multiply_part(rows, ld, count, (panels, 0..panels.count), epilogue);
-}
-
-/// The same with some of the panels.
-pub fn multiply_part<E: Element>(
-    rows: &[E],
-    ld: usize,
-    count: usize,
-    (panels, part): (&Panels<E>, Range<usize>),
     mut epilogue: impl FnMut(Range<usize>, usize, &mut [f32]),
 ) {
     let kernel = large_kernel::<E>();
     let mut products = Products([0f32; BLOCK * MOST_COLUMNS]);
     let products = &mut products.0;
-    each_product(rows, ld, count, panels, part, |block, panel, product, next| {
+    each_product(rows, ld, count, panels, |block, panel, product, next| {
         kernel.multiply(product, products, kernel.columns, Into::Replace);
         prefetch(next);
         let products = &mut products[..block.len() * kernel.columns];
@@ -154,7 +142,7 @@ pub fn multiplied<E: Element>(
     let kernel = large_kernel::<E>();
     let mut out = Buffer::any(count.next_multiple_of(kernel.rows) * outputs);
     if panels.count * kernel.columns == outputs {
-        each_product(rows, ld, count, panels, 0..panels.count, |block, panel, product, next| {
+        each_product(rows, ld, count, panels, |block, panel, product, next| {
             let out = &mut out[block.start * outputs + panel * kernel.columns..];
             kernel.multiply(product, out, outputs, Into::Replace);
             prefetch(next);
