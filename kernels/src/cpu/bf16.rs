@@ -48,7 +48,8 @@ unsafe fn by_instruction(from: &[f32], from_ld: usize, width: usize, out: &mut [
             // SAFETY: sixteen elements are there in both; vectors are 32 bytes without meaning.
             unsafe {
                 let rounded = _mm512_cvtneps_pbh(_mm512_loadu_ps(from.as_ptr()));
-                _mm256_storeu_si256(out.as_mut_ptr().cast(), std::mem::transmute(rounded));
+                let rounded: __m256i = std::mem::transmute(rounded);
+                _mm256_storeu_si256(out.as_mut_ptr().cast(), rounded);
             }
         }
         // By a mask, which some processors take long to store through, what is left alone.
