@@ -1,9 +1,7 @@
 //! The three tables' rows added up, normalised and dropped; their gradients by row.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use super::encoder::Norm;
-use super::int8::CodedTable;
+use super::int8::{CodedTable, DecodedRows};
 use super::parallel::{BLOCK, add_up, blocks, for_each};
 use super::{Buffer, dispatch, encoder};
 use crate::Dropout;
@@ -28,15 +26,27 @@ pub enum Words<'a> {
     Coded(&'a CodedTable),
 }
 
-impl Words<'_> {
-    /// A row; `integers` is room for as many. `false` where it is damaged.
-    fn row(&self, id: usize, integers: &mut [i8], out: &mut [f32]) -> bool {
+/// What a batch needs of it.
+enum WordRows<'a> {
+    Float(&'a [f32]),
+    Decoded(DecodedRows<'a>),
+}
+
+impl<'a> WordRows<'a> {
+    /// `None` where a row is damaged.
+    fn of(words: Words<'a>, ids: &[u32]) -> Option<Self> {
+        Some(match words {
+            Words::Float(word) => Self::Float(word),
+            Words::Coded(table) => Self::Decoded(table.decode(ids)?),
+        })
+    }
+
+    fn row(&self, id: u32, out: &mut [f32]) {
         let hidden = out.len();
         match self {
-            Self::Float(word) => out.copy_from_slice(&word[id * hidden..][..hidden]),
-            Self::Coded(table) => return table.expand(id, integers, out),
+            Self::Float(word) => out.copy_from_slice(&word[id as usize * hidden..][..hidden]),
+            Self::Decoded(rows) => rows.expand(id, out),
         }
-        true
     }
 }
 
@@ -87,15 +97,13 @@ pub fn forward(
     let tasks = tasks.zip(blocks(&mut saved.normed, tokens, hidden));
     let tasks = tasks.zip(blocks(&mut saved.inverse, tokens, 1)).collect();
     type Task<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
-    let whole = AtomicBool::new(true);
+    let words = WordRows::of(tables.word, lookup.input_ids)?;
     for_each(tasks, |index, ((out, normed), inverse): Task<'_>| {
-        let (mut sum, mut integers) = (vec![0f32; hidden], vec![0i8; hidden]);
+        let mut sum = vec![0f32; hidden];
         for (row, inverse) in inverse.iter_mut().enumerate() {
             let token = index * BLOCK + row;
             let at = row * hidden..(row + 1) * hidden;
-            if !tables.word.row(lookup.input_ids[token] as usize, &mut integers, &mut sum) {
-                whole.store(false, Ordering::Relaxed);
-            }
+            words.row(lookup.input_ids[token], &mut sum);
             let position = lookup.position_ids[token] as usize * hidden;
             encoder::norm_row(
                 &mut sum,
@@ -109,7 +117,7 @@ pub fn forward(
             drop_row(&mut out[at], lookup.dropout, (token * hidden) as u64);
         }
     });
-    whole.into_inner().then(|| (out, keep.then_some(saved)))
+    Some((out, keep.then_some(saved)))
 }
 
 /// Hands the tables' and the norm's gradients over. `rows` is the position table's number of rows,

@@ -35,7 +35,7 @@ mod vnni;
 mod weights;
 
 pub use attention::forward as attention;
-pub use coded::CodedTable;
+pub use coded::{CodedTable, DecodedRows};
 pub use finish::{Biased, Gelu, Plain};
 pub use linear::{linear_row, tanh_row};
 pub use panels::Int8Panels;

@@ -135,11 +135,11 @@ fn linear(x: &Tensor, parameters: &LinearParameters, activation: Activation) -> 
 /// Every row of a coded table, `[V, H]`.
 fn expand_table(table: &CodedTable) -> Result<Tensor> {
     let (rows, columns) = table.dims();
-    let (mut values, mut integers) = (vec![0f32; rows * columns], vec![0i8; columns]);
-    for (row, out) in values.chunks_mut(columns.max(1)).enumerate() {
-        if !table.expand(row, &mut integers, out) {
-            bail!("row {row} of the word table is damaged");
-        }
+    let ids: Vec<u32> = (0..rows as u32).collect();
+    let Some(decoded) = table.decode(&ids) else { bail!("a row of the word table is damaged") };
+    let mut values = vec![0f32; rows * columns];
+    for (id, out) in ids.iter().zip(values.chunks_mut(columns.max(1))) {
+        decoded.expand(*id, out);
     }
     Tensor::from_vec(values, (rows, columns), &Device::Cpu)
 }

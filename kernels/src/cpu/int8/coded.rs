@@ -1,7 +1,10 @@
 //! Weights and tables as they come out of a bundle.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::{Int8Panels, WEIGHT_LIMIT, tile};
 use crate::coding::{CodedMatrix, CodingError};
+use crate::cpu::parallel::for_each;
 
 impl Int8Panels {
     /// Room for a weight `[out, in]`, all of it zeros.
@@ -38,7 +41,7 @@ impl Int8Panels {
     }
 }
 
-/// A table of coded rows, each decoded when it is looked up.
+/// A table of coded rows, which are decoded when they are looked up.
 #[derive(Debug)]
 pub struct CodedTable {
     rows: CodedMatrix,
@@ -60,11 +63,47 @@ impl CodedTable {
         (self.rows.shape().rows, self.rows.shape().columns)
     }
 
-    /// Expands one row; `integers` is room for as many. `false` where it is damaged.
-    pub fn expand(&self, row: usize, integers: &mut [i8], out: &mut [f32]) -> bool {
-        let whole = self.rows.decode_block(row, integers);
-        let scale = self.scales[row];
+    /// Decodes the rows of some ids, each once, however often it is there; `None` where one of them is
+    /// damaged.
+    pub fn decode(&self, ids: &[u32]) -> Option<DecodedRows<'_>> {
+        let columns = self.rows.shape().columns;
+        let mut ids = ids.to_vec();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut integers = vec![0i8; ids.len() * columns];
+        let whole = AtomicBool::new(true);
+        let size = (ROWS_TOGETHER * columns).max(1);
+        let tasks = ids.chunks(ROWS_TOGETHER).zip(integers.chunks_mut(size));
+        for_each(tasks.collect(), |_, (ids, out): (&[u32], &mut [i8])| {
+            for (id, out) in ids.iter().zip(out.chunks_mut(columns.max(1))) {
+                if !self.rows.decode_block(*id as usize, out) {
+                    whole.store(false, Ordering::Relaxed);
+                }
+            }
+        });
+        whole.into_inner().then_some(DecodedRows { table: self, ids, integers })
+    }
+}
+
+/// How many rows a task decodes.
+const ROWS_TOGETHER: usize = 16;
+
+/// Some rows of a [`CodedTable`].
+#[derive(Debug)]
+pub struct DecodedRows<'a> {
+    table: &'a CodedTable,
+    /// Ascending.
+    ids: Vec<u32>,
+    /// Of each a row.
+    integers: Vec<i8>,
+}
+
+impl DecodedRows<'_> {
+    /// Expands the row of an id that was asked for; of others it gives zeros.
+    pub fn expand(&self, id: u32, out: &mut [f32]) {
+        let Ok(index) = self.ids.binary_search(&id) else { return out.fill(0.0) };
+        let integers = &self.integers[index * out.len()..];
+        let scale = self.table.scales[id as usize];
         out.iter_mut().zip(integers).for_each(|(x, q)| *x = f32::from(*q) * scale);
-        whole
     }
 }

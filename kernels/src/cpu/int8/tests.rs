@@ -166,11 +166,15 @@ fn rows_of_a_table_come_back() {
     let (integers, matrix) = coded(CodedShape { rows: 9, columns: 40, block: 1 });
     let scales: Vec<f32> = (0..9).map(|row| 0.25 * row as f32).collect();
     let table = CodedTable::new(matrix, scales.clone());
-    let (mut room, mut out) = ([0; 40], [0f32; 40]);
+    let mut out = [0f32; 40];
+    let rows = table.decode(&[8, 0, 8, 3]).unwrap();
     for row in [8, 0, 3] {
-        assert!(table.expand(row, &mut room, &mut out));
+        rows.expand(row as u32, &mut out);
         for (x, q) in out.iter().zip(&integers[40 * row..]) {
             assert_eq!(*x, f32::from(*q) * scales[row]);
         }
     }
+    rows.expand(5, &mut out);
+    assert_eq!(out, [0.0; 40], "nobody asked for it");
+    assert!(table.decode(&[]).is_some());
 }
