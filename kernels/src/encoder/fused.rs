@@ -11,9 +11,8 @@ use super::{
     LinearWeight, NormParameters, Parameter, Precision, WordTable,
 };
 use crate::cpu::embeddings::{self, Lookup, SavedEmbeddings, TableGradients, Tables, Words};
-use crate::cpu::encoder::Queries;
 use crate::cpu::encoder::{
-    Int8Layer, Int8Layers, Int8Linear, Layer, Linear, Norm, PackedWeight, Rows, Saved,
+    Int8Layer, Int8Layers, Int8Linear, Layer, Linear, Norm, PackedWeight, Queries, Rows, Saved,
 };
 use crate::cpu::{Bf16, Buffer, Element};
 
