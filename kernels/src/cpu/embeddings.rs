@@ -33,9 +33,9 @@ enum WordRows<'a> {
 }
 
 impl<'a> WordRows<'a> {
-    /// `None` where a row is damaged.
-    fn of(words: Words<'a>, ids: &[u32]) -> Option<Self> {
-        Some(match words {
+    /// Or the least id whose row is damaged.
+    fn of(words: Words<'a>, ids: &[u32]) -> Result<Self, u32> {
+        Ok(match words {
             Words::Float(word) => Self::Float(word),
             Words::Coded(table) => Self::Decoded(table.decode(ids)?),
         })
@@ -82,12 +82,15 @@ pub struct SavedEmbeddings {
     inverse: Buffer<f32>,
 }
 
-/// → `[T, H]`; `None` where a row of the word table is damaged.
+/// → `[T, H]`.
+///
+/// # Errors
+/// The least id whose row of the word table is damaged.
 pub fn forward(
     tables: &Tables<'_>,
     lookup: Lookup<'_>,
     keep: bool,
-) -> Option<(Buffer<f32>, Option<SavedEmbeddings>)> {
+) -> Result<(Buffer<f32>, Option<SavedEmbeddings>), u32> {
     let hidden = lookup.norm.weight.len();
     let tokens = lookup.input_ids.len();
     let mut out = Buffer::<f32>::any(tokens * hidden);
@@ -117,7 +120,7 @@ pub fn forward(
             drop_row(&mut out[at], lookup.dropout, (token * hidden) as u64);
         }
     });
-    Some((out, keep.then_some(saved)))
+    Ok((out, keep.then_some(saved)))
 }
 
 /// Hands the tables' and the norm's gradients over. `rows` is the position table's number of rows,

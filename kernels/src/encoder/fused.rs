@@ -204,7 +204,7 @@ impl Inner {
                 with(&token_type.value, |segments| {
                     let tables = Tables { word, position, segment: &segments[..self.hidden] };
                     let found = embeddings::forward(&tables, lookup(norm, input), keep);
-                    found.ok_or_else(|| Error::msg("a row of the word table is damaged"))
+                    found.map_err(damaged_row)
                 })
             })
         };
@@ -333,6 +333,11 @@ fn copy_norm(norm: &NormParameters) -> Result<Norm> {
 
 fn copy(parameter: &Parameter) -> Result<Vec<f32>> {
     with(&parameter.value, |values| Ok(values.to_vec()))
+}
+
+/// A word's row that cannot be decoded.
+fn damaged_row(id: u32) -> Error {
+    Error::msg(format!("row {id} of the word table is damaged: fetch or export the bundle again"))
 }
 
 /// A copy in memory that is used again.

@@ -136,7 +136,10 @@ fn linear(x: &Tensor, parameters: &LinearParameters, activation: Activation) -> 
 fn expand_table(table: &CodedTable) -> Result<Tensor> {
     let (rows, columns) = table.dims();
     let ids: Vec<u32> = (0..rows as u32).collect();
-    let Some(decoded) = table.decode(&ids) else { bail!("a row of the word table is damaged") };
+    let decoded = match table.decode(&ids) {
+        Ok(decoded) => decoded,
+        Err(row) => bail!("row {row} of the word table is damaged"),
+    };
     let mut values = vec![0f32; rows * columns];
     for (id, out) in ids.iter().zip(values.chunks_mut(columns.max(1))) {
         decoded.expand(*id, out);

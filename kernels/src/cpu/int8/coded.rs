@@ -1,6 +1,6 @@
 //! Weights and tables as they come out of a bundle.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{Int8Panels, WEIGHT_LIMIT, tile};
 use crate::coding::{CodedMatrix, CodingError};
@@ -63,27 +63,35 @@ impl CodedTable {
         (self.rows.shape().rows, self.rows.shape().columns)
     }
 
-    /// Decodes the rows of some ids, each once, however often it is there; `None` where one of them is
-    /// damaged.
-    pub fn decode(&self, ids: &[u32]) -> Option<DecodedRows<'_>> {
+    /// Decodes the rows of some ids, each once, however often it is there.
+    ///
+    /// # Errors
+    /// The least id whose row is damaged.
+    pub fn decode(&self, ids: &[u32]) -> Result<DecodedRows<'_>, u32> {
         let columns = self.rows.shape().columns;
         let mut ids = ids.to_vec();
         ids.sort_unstable();
         ids.dedup();
         let mut integers = vec![0i8; ids.len() * columns];
-        let whole = AtomicBool::new(true);
+        let damaged = AtomicU32::new(NONE);
         let size = (ROWS_TOGETHER * columns).max(1);
         let tasks = ids.chunks(ROWS_TOGETHER).zip(integers.chunks_mut(size));
         for_each(tasks.collect(), |_, (ids, out): (&[u32], &mut [i8])| {
             for (id, out) in ids.iter().zip(out.chunks_mut(columns.max(1))) {
                 if !self.rows.decode_block(*id as usize, out) {
-                    whole.store(false, Ordering::Relaxed);
+                    damaged.fetch_min(*id, Ordering::Relaxed);
                 }
             }
         });
-        whole.into_inner().then_some(DecodedRows { table: self, ids, integers })
+        match damaged.into_inner() {
+            NONE => Ok(DecodedRows { table: self, ids, integers }),
+            id => Err(id),
+        }
     }
 }
+
+/// No table is as long.
+const NONE: u32 = u32::MAX;
 
 /// How many rows a task decodes.
 const ROWS_TOGETHER: usize = 16;
