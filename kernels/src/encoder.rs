@@ -26,6 +26,9 @@ pub enum Precision {
     F32,
     /// The upper halves of them.
     Bf16,
+    /// Integers of 8 bits, with scales by row and by column, in linear layers' products; in all
+    /// others what is faster here of the two above. For the fused encoder of float weights alone.
+    Int8,
 }
 
 impl Precision {
@@ -34,10 +37,15 @@ impl Precision {
         crate::isa() >= crate::cpu::Isa::Avx512Bf16
     }
 
-    /// candle's name for it.
+    /// Whether it multiplies bytes faster than either.
+    pub fn int8_is_fast() -> bool {
+        crate::cpu::int8::full_range_is_fast()
+    }
+
+    /// candle's name for it, in the twin's ordinary operations.
     pub fn dtype(self) -> DType {
         match self {
-            Self::F32 => DType::F32,
+            Self::F32 | Self::Int8 => DType::F32,
             Self::Bf16 => DType::BF16,
         }
     }
@@ -124,6 +132,9 @@ impl Encoder {
         let int8 = parameters.is_int8() || parameters.word.parameter().is_none();
         if int8 && (learns || options.precision != Precision::F32) {
             bail!("integers are for inference, and for f32 beside them");
+        }
+        if options.precision == Precision::Int8 && !fused {
+            bail!("products of 8-bit integers have no twin: they are for the processor alone");
         }
         let fused = fused.then(|| fused::Fused::new(&parameters, &options)).transpose()?;
         Ok(Self { parameters, options, fused })

@@ -54,7 +54,7 @@ pub fn load(folder: &Path, compute: &ComputeArgs) -> Result<LoadedModel> {
                 )
                 .into());
             }
-            if compute.precision == Precision::Bf16 {
+            if matches!(compute.precision, Precision::Bf16 | Precision::Int8) {
                 return Err(UsageError(
                     "a bundle has its own precision: leave --precision away".to_string(),
                 )
@@ -63,10 +63,19 @@ pub fn load(folder: &Path, compute: &ComputeArgs) -> Result<LoadedModel> {
             load_bundle(&folder)
         }
         ModelFolder::Checkpoint(folder) => {
+            if compute.precision == Precision::Int8 && compute.device != DeviceSpec::Cpu {
+                return Err(UsageError(
+                    "--precision int8 is computed by processors alone: leave one of it and --device \
+                     away"
+                        .to_string(),
+                )
+                .into());
+            }
             let record = RunRecord::read(&folder)?;
             let checkpoint = Checkpoint::load(resolve_folder(&folder)?, &device)?;
             let precision = match compute.precision {
                 Precision::Bf16 => Products::Bf16,
+                Precision::Int8 => Products::Int8,
                 Precision::Auto | Precision::F32 => Products::F32,
             };
             let classifier = classifier_in(checkpoint, record.as_ref(), precision)?;

@@ -28,7 +28,7 @@ pub struct RunRecord {
     pub base_sha256: String,
     /// What it computed on: `cpu`, `cuda:0`.
     pub device: String,
-    /// `f32` or `bf16`, once `auto` was decided.
+    /// `f32`, `bf16` or `int8`, once `auto` was decided.
     pub computed_in: String,
     /// The data.
     pub data: DataRecord,
@@ -90,6 +90,7 @@ impl RunRecord {
         match precision {
             Products::F32 => "f32",
             Products::Bf16 => "bf16",
+            Products::Int8 => "int8",
         }
     }
 
@@ -98,11 +99,14 @@ impl RunRecord {
     /// # Errors
     /// When the record names something else.
     pub fn products(&self) -> Result<Products> {
-        [Products::F32, Products::Bf16]
+        [Products::F32, Products::Bf16, Products::Int8]
             .into_iter()
             .find(|precision| Self::name_products(*precision) == self.computed_in)
             .with_context(|| {
-                format!("run.toml: computed_in = \"{}\" is neither f32 nor bf16", self.computed_in)
+                format!(
+                    "run.toml: computed_in = \"{}\" is none of f32, bf16 and int8",
+                    self.computed_in
+                )
             })
     }
 

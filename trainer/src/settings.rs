@@ -27,6 +27,8 @@ pub enum Precision {
     F32,
     /// bf16 products; sums and master weights in f32.
     Bf16,
+    /// 8-bit integers in linear layers' products, with scales by row and column; f32 weights.
+    Int8,
 }
 
 /// Everything that decides a training besides its data and base. conf/default.toml has the reasons.
@@ -193,7 +195,7 @@ const KEYS: &[(&str, Kind)] = &[
     ("split_seed", whole(0, i64::MAX, "1")),
     ("valid_fraction", number(0.0, 0.9, "0.1")),
     ("test_fraction", number(0.0, 0.9, "0.1")),
-    ("precision", Kind::Word(&["auto", "f32", "bf16"])),
+    ("precision", Kind::Word(&["auto", "f32", "bf16", "int8"])),
     ("checkpoint_layers", Kind::Switch),
     ("threads", whole(0, 4096, "4")),
     ("log_every", whole(1, MANY, "10")),

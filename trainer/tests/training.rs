@@ -59,6 +59,9 @@ fn the_same_seed_gives_the_same_bytes_and_another_does_not() {
     let first = weights("a", &[]);
     assert!(first == weights("b", &[]), "the same seed");
     assert!(first == weights("c", &["threads=1"]), "one thread");
+    let int8 = weights("int8", &["precision=int8"]);
+    assert!(int8 == weights("int8-again", &["precision=int8", "threads=1"]), "int8, one thread");
+    assert!(int8 != first, "int8");
     assert!(first != weights("d", &["seed=43"]), "another seed");
 }
 

@@ -11,11 +11,9 @@ use std::sync::{Mutex, PoisonError};
 
 use bytemuck::{Pod, Zeroable};
 
-use super::Element;
-
 /// An array that goes back to the pool when it is dropped.
 #[derive(Debug)]
-pub struct Buffer<E: Element> {
+pub struct Buffer<E: Pod> {
     lines: Vec<Line>,
     len: usize,
     elements: PhantomData<E>,
@@ -26,7 +24,7 @@ pub struct Buffer<E: Element> {
 #[repr(C, align(64))]
 pub struct Line([u64; 8]);
 
-impl<E: Element> Buffer<E> {
+impl<E: Pod> Buffer<E> {
     /// So many elements of any value: for what is written before it is read.
     pub fn any(len: usize) -> Self {
         let lines = (len * size_of::<E>()).div_ceil(size_of::<Line>());
@@ -41,13 +39,13 @@ impl<E: Element> Buffer<E> {
     }
 }
 
-impl<E: Element> Drop for Buffer<E> {
+impl<E: Pod> Drop for Buffer<E> {
     fn drop(&mut self) {
         POOL.give(std::mem::take(&mut self.lines));
     }
 }
 
-impl<E: Element> Deref for Buffer<E> {
+impl<E: Pod> Deref for Buffer<E> {
     type Target = [E];
 
     fn deref(&self) -> &[E] {
@@ -55,7 +53,7 @@ impl<E: Element> Deref for Buffer<E> {
     }
 }
 
-impl<E: Element> DerefMut for Buffer<E> {
+impl<E: Pod> DerefMut for Buffer<E> {
     fn deref_mut(&mut self) -> &mut [E] {
         &mut bytemuck::cast_slice_mut(&mut self.lines)[..self.len]
     }
@@ -113,7 +111,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::Bf16;
+    use crate::cpu::{Bf16, Element};
 
     #[test]
     fn arrays_come_back() {

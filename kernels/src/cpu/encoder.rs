@@ -21,7 +21,7 @@ pub use attention_block::SavedAttention;
 pub use feed_forward::SavedFeedForward;
 pub use int8_layers::{Int8Layer, Int8Layers, Int8Linear};
 pub use linear::Linear;
-pub use packed_weight::PackedWeight;
+pub use packed_weight::{PackedWeight, ProductsIn};
 
 use std::ops::Range;
 

@@ -130,7 +130,38 @@ pub fn tile() -> Tile {
     plain::TILE
 }
 
+/// The best tile for integers of 8 bits, none of them spared, whose activations are bytes.
+pub fn full_range_tile() -> Tile {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if super::isa() == super::Isa::Amx {
+            return amx::TILE;
+        }
+        if super::isa() >= super::Isa::Avx512 && vnni::is_there() {
+            return vnni::TILE;
+        }
+    }
+    plain::TILE
+}
+
+/// Whether there is such a tile of this processor's.
+pub fn full_range_is_fast() -> bool {
+    full_range_tile().rows != plain::TILE.rows
+}
+
+/// The oracle of such tiles.
+#[cfg(test)]
+pub fn plain_tile() -> Tile {
+    plain::TILE
+}
+
 impl Tile {
+    /// Whether it is AVX-512-VNNI's.
+    #[cfg(target_arch = "x86_64")]
+    pub fn is_vnni(&self) -> bool {
+        self.rows == vnni::TILE.rows && self.columns == vnni::TILE.columns && self.group == 4
+    }
+
     /// Sets up what products need, for as long as what comes back lives: for a thread that is to
     /// compute many small ones, and nothing of others' meanwhile.
     pub fn hold(&self) -> Option<Held> {
@@ -143,7 +174,7 @@ impl Tile {
     ///
     /// # Panics
     /// When an operand is too short for the product: a caller's mistake.
-    fn multiply(
+    pub(in crate::cpu) fn multiply(
         &self,
         (a, a_stride): (&[u8], usize),
         (panel, fits): (&[i8], &[bool]),

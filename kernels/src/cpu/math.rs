@@ -14,6 +14,17 @@ pub fn one_by_one(index: usize) -> usize {
     if cfg!(target_family = "wasm") { index } else { std::hint::black_box(index) }
 }
 
+/// What `f` makes of each index. As `std::array::from_fn`, of which compilers make a function of its
+/// own where there is much of it already: one for the least of processors.
+#[inline(always)]
+pub fn each<T: Copy + bytemuck::Zeroable, const N: usize>(f: impl Fn(usize) -> T) -> [T; N] {
+    let mut all = [T::zeroed(); N];
+    for (index, x) in all.iter_mut().enumerate() {
+        *x = f(index);
+    }
+    all
+}
+
 /// Sixteen become one, by halves: one after the other they would take as long as a short row does in
 /// all. Step by step, as of a loop compilers make single numbers here.
 #[inline(always)]
@@ -45,7 +56,7 @@ pub fn lanes<T: Copy + Into<f32>>(x: &[f32], y: &[T], f: impl Fn(f32, f32) -> f3
 #[inline(always)]
 pub fn dot<E: Element, const FMA: bool>(x: &[f32], y: &[E]) -> f32 {
     let add = |sums: [f32; 16], x: &[f32; 16], y: &[E; 16]| -> [f32; 16] {
-        std::array::from_fn(|lane| mul_add::<FMA>(x[lane], y[lane].get(), sums[lane]))
+        each(|lane| mul_add::<FMA>(x[lane], y[lane].get(), sums[lane]))
     };
     let ((whole, rest), (whole_y, rest_y)) = (x.as_chunks::<16>(), y.as_chunks::<16>());
     let ((fours, single), (fours_y, single_y)) = (whole.as_chunks::<4>(), whole_y.as_chunks::<4>());
@@ -64,7 +75,7 @@ pub fn dot<E: Element, const FMA: bool>(x: &[f32], y: &[E]) -> f32 {
     for ((sum, x), y) in a.iter_mut().zip(rest).zip(rest_y) {
         *sum = mul_add::<FMA>(*x, y.get(), *sum);
     }
-    let sums: [f32; 16] = std::array::from_fn(|lane| (a[lane] + b[lane]) + (c[lane] + d[lane]));
+    let sums: [f32; 16] = each(|lane| (a[lane] + b[lane]) + (c[lane] + d[lane]));
     by_halves(sums, |x, y| x + y)
 }
 

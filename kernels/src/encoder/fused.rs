@@ -12,7 +12,8 @@ use super::{
 };
 use crate::cpu::embeddings::{self, Lookup, SavedEmbeddings, TableGradients, Tables, Words};
 use crate::cpu::encoder::{
-    Int8Layer, Int8Layers, Int8Linear, Layer, Linear, Norm, PackedWeight, Queries, Rows, Saved,
+    Int8Layer, Int8Layers, Int8Linear, Layer, Linear, Norm, PackedWeight, ProductsIn, Queries,
+    Rows, Saved,
 };
 use crate::cpu::{Bf16, Buffer, Element};
 
@@ -90,7 +91,8 @@ impl Fused {
                 Int8Layers::new(parameters.layers.iter().map(int8_layer).collect::<Result<_>>()?),
             ),
             Precision::F32 => Packed::F32(Mutex::default()),
-            Precision::Bf16 => Packed::Bf16(Mutex::default()),
+            Precision::Int8 if !Precision::bf16_is_fast() => Packed::F32(Mutex::default()),
+            Precision::Bf16 | Precision::Int8 => Packed::Bf16(Mutex::default()),
         };
         Ok(Self(Arc::new(Inner {
             hidden: parameters.hidden()?,
@@ -238,8 +240,12 @@ impl Inner {
         let last = self.parameters.layers.len().saturating_sub(1);
         let layers = self.parameters.layers.iter().enumerate().map(|(index, layer)| {
             let before = cache.as_ref().map(|weights| &weights.layers[index]);
+            let products_in = match self.options.precision {
+                Precision::Int8 => ProductsIn::EightBits,
+                Precision::F32 | Precision::Bf16 => ProductsIn::Floats,
+            };
             let pack = |linear, of: fn(&Layer<E>) -> &Linear<E>| {
-                pack_linear(linear, version, before.map(of))
+                pack_linear(linear, version, before.map(of), products_in)
             };
             Ok(Layer {
                 qkv: pack(&layer.qkv, |layer| &layer.qkv)?,
@@ -280,6 +286,7 @@ fn pack_linear<E: Element>(
     linear: &LinearParameters,
     version: u64,
     before: Option<&Linear<E>>,
+    products_in: ProductsIn,
 ) -> Result<Linear<E>> {
     let bias = copy(&linear.bias)?;
     let LinearWeight::Float(parameter) = &linear.weight else {
@@ -289,9 +296,9 @@ fn pack_linear<E: Element>(
     let gradients = parameter.gradient.clone().zip(linear.bias.gradient.clone());
     let weight = match (before, &gradients) {
         (Some(before), _) => before.weight.clone(),
-        (None, None) => Arc::new(PackedWeight::new((outputs, inputs), false)),
+        (None, None) => Arc::new(PackedWeight::new((outputs, inputs), false, products_in)),
         (None, Some((slot, _))) => {
-            let weight = Arc::new(PackedWeight::new((outputs, inputs), true));
+            let weight = Arc::new(PackedWeight::new((outputs, inputs), true, products_in));
             slot.follow(weight.clone());
             weight
         }
@@ -300,7 +307,7 @@ fn pack_linear<E: Element>(
         weight.follow(values, version);
         Ok(())
     })?;
-    Ok(Linear { inputs, outputs, bias, weight, gradients })
+    Ok(Linear { inputs, outputs, bias, weight, products_in, gradients })
 }
 
 fn int8_layer(layer: &LayerParameters) -> Result<Int8Layer> {

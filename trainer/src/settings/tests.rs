@@ -91,7 +91,7 @@ fn wrong_arguments_are_named_with_the_way_out() {
         ("epochs=0", "epochs=0: expected a whole number from 1 to 10000, like 3"),
         ("epochs=1.5", "epochs=1.5: expected a whole number from 1 to 10000, like 3"),
         ("seed=-1", "seed=-1: expected a whole number of 0 or more, like 42"),
-        ("precision=fp16", "precision=fp16: expected one of auto, f32, bf16"),
+        ("precision=fp16", "precision=fp16: expected one of auto, f32, bf16, int8"),
         (
             "dropout=off",
             "dropout=off: expected a number from 0 to 0.95, like 0.1, or \"checkpoint\"",

@@ -75,8 +75,14 @@ impl Prepared {
         let precision = match resumed {
             // On another machine `auto` could mean something else, and the end would differ.
             Some(record) => record.products()?,
-            None => products(settings.precision, device_spec),
+            None => products(settings.precision, device_spec)?,
         };
+        if precision == Products::Int8 && !Products::int8_is_fast() {
+            console.warn(
+                "precision=int8 is slow here: this processor has no instructions for products of \
+                 bytes (AVX-512-VNNI or AMX). precision=auto is what it computes fast",
+            );
+        }
         let device = crate::inference::device(device_spec)?;
         let options = args.read.options()?;
         let base = base::resolve(&args.base, console)?;
@@ -218,17 +224,25 @@ fn warn_of_shared(held: HeldOut<'_>, console: &Console) {
 }
 
 /// What `precision` means on a device.
-fn products(precision: Precision, device: DeviceSpec) -> Products {
-    match (precision, device) {
+fn products(precision: Precision, device: DeviceSpec) -> Result<Products, UsageError> {
+    Ok(match (precision, device) {
         (Precision::F32, _) => Products::F32,
         (Precision::Bf16, _) => Products::Bf16,
+        (Precision::Int8, DeviceSpec::Cpu) => Products::Int8,
+        (Precision::Int8, DeviceSpec::Cuda(_)) => {
+            return Err(UsageError(
+                "precision=int8 is computed by processors alone: with --device cuda, train with \
+                 precision=auto"
+                    .to_string(),
+            ));
+        }
         (Precision::Auto, DeviceSpec::Cpu) if Products::bf16_is_fast() => Products::Bf16,
         (Precision::Auto, DeviceSpec::Cpu) => Products::F32,
         (Precision::Auto, DeviceSpec::Cuda(index)) if crate::devices::has_bf16(index) => {
             Products::Bf16
         }
         (Precision::Auto, DeviceSpec::Cuda(_)) => Products::F32,
-    }
+    })
 }
 
 fn windowing(settings: &Settings, config: &BertConfig, console: &Console) -> Windowing {

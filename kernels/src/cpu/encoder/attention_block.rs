@@ -96,7 +96,7 @@ impl<E: Element> Layer<E> {
         let mut rounded_runs = kept_runs.cut(&mut rounded, x_ld).into_iter();
         let tasks = runs.cut(&mut qkv, 3 * hidden).into_iter();
         let tasks = tasks.map(|qkv| (qkv, rounded_runs.next())).collect();
-        let columns = E::kernel().columns;
+        let columns = weight.forward.columns();
         for_each(tasks, |index, (qkv, kept): (&mut [E], Option<&mut [E]>)| {
             let count = qkv.len() / (3 * hidden);
             let x = &x[runs.row(index) * hidden..][..count * hidden];
@@ -187,11 +187,11 @@ impl<E: Element> Layer<E> {
         let hidden = self.hidden();
         let x_ld = ld::<E>(hidden);
         let out_rows = saved.context.len() / hidden;
-        let columns = E::kernel().columns;
         let out_weight = self.attention_output.weight.read();
         let Some(output_back) = &out_weight.backward else {
             return Buffer::zeros(rows.sequences.tokens() * hidden);
         };
+        let columns = output_back.columns();
 
         // The residual's gradient, and that of the context.
         let mut residual = Buffer::<f32>::any(out_rows * hidden);
@@ -273,9 +273,10 @@ impl<E: Element> Layer<E> {
     /// residual's.
     fn qkv_backward(&self, dqkv: &[E], x: &[E], mut dx: Buffer<f32>) -> Buffer<f32> {
         let hidden = self.hidden();
-        let (tokens, x_ld, columns) = (dx.len() / hidden, ld::<E>(hidden), E::kernel().columns);
+        let (tokens, x_ld) = (dx.len() / hidden, ld::<E>(hidden));
         let weight = self.qkv.weight.read();
         let Some(back) = &weight.backward else { return dx };
+        let columns = back.columns();
         let mut operands = Operands::new(tokens, &self.qkv);
         let mut partial = vec![0f32; tokens.div_ceil(BLOCK) * 3 * hidden];
         let runs = Runs::of(tokens);
@@ -300,7 +301,7 @@ impl<E: Element> Layer<E> {
             operands.fill(&self.qkv, count, (dqkv, 3 * hidden), (x, x_ld));
         });
         if let Some((weight, bias)) = &self.qkv.gradients {
-            operands.finish(weight);
+            operands.finish(&self.qkv, weight);
             let mut sums = vec![0f32; 3 * hidden];
             add_up(&partial, &mut sums);
             bias.put(&sums);
@@ -321,7 +322,7 @@ pub(super) fn finish<E: Element>(
     let mut sums = vec![0f32; 3 * hidden];
     add_up(partial, &mut sums);
     if let Some((weight, bias)) = &linear.gradients {
-        operands.finish(weight);
+        operands.finish(linear, weight);
         bias.put(&sums[2 * hidden..]);
     }
     if let Some((weight, bias)) = &norm.gradients {

@@ -33,12 +33,12 @@ impl<E: Element> Layer<E> {
         let rows = x.len() / hidden;
         let (weight, out_weight) = (self.intermediate.weight.read(), self.output.weight.read());
         let (forward, out_forward) = (&weight.forward, &out_weight.forward);
-        let columns = E::kernel().columns;
+        let columns = forward.columns();
         let mut out = Buffer::<f32>::any(rows * hidden);
         // Nothing but the backward pass looks at these again.
         let kept = if keep { rows } else { 0 };
         let mut rounded = room(kept, hidden, x_ld);
-        let panels_width = forward.count * columns;
+        let panels_width = forward.count() * columns;
         let mut before = Buffer::any(kept * panels_width);
         let mut norm = SavedNorm::new(kept, hidden);
         let (runs, kept_runs) = (Runs::of(rows), Runs::of(kept));
@@ -99,7 +99,6 @@ impl<E: Element> Layer<E> {
         let (hidden, wide) = (self.output.outputs, self.intermediate.outputs);
         let (x_ld, wide_ld) = (ld::<E>(hidden), spread_ld::<E>(wide));
         let rows = grad.len() / hidden;
-        let columns = E::kernel().columns;
         let mut dx = Buffer::<f32>::any(grad.len());
         let (weight, out_weight) = (self.intermediate.weight.read(), self.output.weight.read());
         let (Some(output_back), Some(intermediate_back)) = (&out_weight.backward, &weight.backward)
@@ -107,7 +106,7 @@ impl<E: Element> Layer<E> {
             dx.fill(0.0);
             return dx;
         };
-        let intermediate_panels = weight.forward.count;
+        let (columns, intermediate_panels) = (weight.forward.columns(), weight.forward.count());
         let mut outer_operands = Operands::new(rows, &self.output);
         let mut inner_operands = Operands::new(rows, &self.intermediate);
         // For each block: sums for the norm and the second bias, then for the first bias.
@@ -174,7 +173,7 @@ impl<E: Element> Layer<E> {
         });
         finish(&self.output, &self.output_norm, &outer_operands, &partial);
         if let Some((weight, bias)) = &self.intermediate.gradients {
-            inner_operands.finish(weight);
+            inner_operands.finish(&self.intermediate, weight);
             let mut sums = vec![0f32; wide];
             add_up(&inner_partial, &mut sums);
             bias.put(&sums);

@@ -4,7 +4,8 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use super::elementwise::{Panel, store};
-use super::packed_weight::PackedWeight;
+use super::packed_weight::{PackedWeight, ProductsIn, WeightPanels};
+use crate::cpu::eight_bits::{self, Panels8, Rows8};
 use crate::cpu::gemm::{Blocks, Into, Kernel, MOST_COLUMNS, Product, Split, prefetch};
 use crate::cpu::pack::{Panels, round_rows};
 use crate::cpu::parallel::BLOCK;
@@ -21,6 +22,8 @@ pub struct Linear<E: Element> {
     pub bias: Vec<f32>,
     /// The weight.
     pub weight: Arc<PackedWeight<E>>,
+    /// What its products are computed in.
+    pub products_in: ProductsIn,
     /// Where the weight's and the bias's gradients go.
     pub gradients: Option<(GradientSlot, GradientSlot)>,
 }
@@ -34,15 +37,38 @@ pub(super) fn large_kernel<E: Element>() -> Kernel<E> {
     E::split().map_or_else(E::kernel, |split| split.kernel)
 }
 
+/// Computes a block's products with a panel: where to, and from one row to the next there.
+type Compute<'a> = dyn FnMut(&mut [f32], usize) + 'a;
+
 /// Multiplies `count` rows, `ld` apart, with panels: each with all rows, block by block, while
-/// it is in the first cache. `product` gets the block's rows, the panel's number, what to compute, and
-/// what to [`prefetch`] then.
+/// it is in the first cache. `product` gets the block's rows, the panel's number, and what computes
+/// them.
 fn each_product<E: Element>(
     rows: &[E],
     ld: usize,
     count: usize,
+    panels: &WeightPanels<E>,
+    product: impl FnMut(Range<usize>, usize, &mut Compute<'_>),
+) {
+    match panels {
+        WeightPanels::Floats(panels) => each_of_floats(rows, ld, count, panels, product),
+        WeightPanels::Integers(panels) => each_of_integers(rows, ld, count, panels, product),
+    }
+}
+
+/// The part of what lies behind a panel that each block's product is to [`prefetch`]. All runs' tasks
+/// read all panels, which are more than a processor's own cache holds: the next one comes from the
+/// shared cache behind each block's product, a part each.
+fn parts<T>(next: &[T], blocks: usize) -> std::slice::Chunks<'_, T> {
+    next.chunks(next.len().div_ceil(blocks.max(1)).max(1))
+}
+
+fn each_of_floats<E: Element>(
+    rows: &[E],
+    ld: usize,
+    count: usize,
     panels: &Panels<E>,
-    mut product: impl FnMut(Range<usize>, usize, &Product<'_, E>, &[E]),
+    mut product: impl FnMut(Range<usize>, usize, &mut Compute<'_>),
 ) {
     let (kernel, split) = (large_kernel::<E>(), E::split());
     let _held = kernel.hold();
@@ -63,11 +89,9 @@ fn each_product<E: Element>(
     let mut split_panel =
         Buffer::any(split.map_or(0, |_| kernel.operand_len(depth * kernel.columns)));
     for panel in 0..panels.count {
-        // All runs' tasks read all panels, which are more than a processor's own cache holds: the
-        // next one comes from the shared cache behind each block's product, a part each.
         let next = if panel + 1 < panels.count { panel + 1..panel + 2 } else { 0..0 };
         let next = &panels.data[next.start * panels.stride..next.end * panels.stride];
-        let mut parts = next.chunks(next.len().div_ceil(operands.len().max(1)).max(1));
+        let mut parts = parts(next, operands.len());
         let mut b = &panels.data[panel * panels.stride..];
         if let Some(split) = &split {
             split.panel(&b[..panels.stride], &mut split_panel);
@@ -84,7 +108,38 @@ fn each_product<E: Element>(
                 rows: block.len().next_multiple_of(kernel.rows),
                 panels: 1,
             };
-            product(block.clone(), panel, &what, parts.next().unwrap_or_default());
+            product(block.clone(), panel, &mut |c, ldc| {
+                kernel.multiply(&what, c, ldc, Into::Replace);
+                prefetch(parts.next().unwrap_or_default());
+            });
+        }
+    }
+}
+
+fn each_of_integers<E: Element>(
+    rows: &[E],
+    ld: usize,
+    count: usize,
+    panels: &Panels8,
+    mut product: impl FnMut(Range<usize>, usize, &mut Compute<'_>),
+) {
+    let tile = panels.tile();
+    let _held = tile.hold();
+    let operands: Vec<_> = row_blocks(count)
+        .map(|block| {
+            let shape = (block.len(), panels.width());
+            (Rows8::of(tile, (&rows[block.start * ld..], ld), shape, panels.factors()), block)
+        })
+        .collect();
+    for panel in 0..panels.count {
+        let next = if panel + 1 < panels.count { panels.data(panel + 1) } else { &[] };
+        let mut parts = parts(next, operands.len());
+        for (operand, block) in &operands {
+            product(block.clone(), panel, &mut |c, ldc| {
+                let product = operand.product(panels, panel);
+                eight_bits::multiply(tile, &product, c, ldc, Into::Replace);
+                prefetch(parts.next().unwrap_or_default());
+            });
         }
     }
 }
@@ -116,17 +171,16 @@ pub fn multiply<E: Element>(
     rows: &[E],
     ld: usize,
     count: usize,
-    panels: &Panels<E>,
+    panels: &WeightPanels<E>,
     mut epilogue: impl FnMut(Range<usize>, usize, &mut [f32]),
 ) {
-    let kernel = large_kernel::<E>();
+    let columns = panels.columns();
     let mut products = Products([0f32; BLOCK * MOST_COLUMNS]);
     let products = &mut products.0;
-    each_product(rows, ld, count, panels, |block, panel, product, next| {
-        kernel.multiply(product, products, kernel.columns, Into::Replace);
-        prefetch(next);
-        let products = &mut products[..block.len() * kernel.columns];
-        epilogue(block, panel * kernel.columns, products);
+    each_product(rows, ld, count, panels, |block, panel, compute| {
+        compute(products, columns);
+        let products = &mut products[..block.len() * columns];
+        epilogue(block, panel * columns, products);
     });
 }
 
@@ -136,20 +190,18 @@ pub fn multiplied<E: Element>(
     rows: &[E],
     ld: usize,
     count: usize,
-    panels: &Panels<E>,
+    panels: &WeightPanels<E>,
     outputs: usize,
 ) -> Buffer<f32> {
-    let kernel = large_kernel::<E>();
-    let mut out = Buffer::any(count.next_multiple_of(kernel.rows) * outputs);
-    if panels.count * kernel.columns == outputs {
-        each_product(rows, ld, count, panels, |block, panel, product, next| {
-            let out = &mut out[block.start * outputs + panel * kernel.columns..];
-            kernel.multiply(product, out, outputs, Into::Replace);
-            prefetch(next);
+    let columns = panels.columns();
+    let mut out = Buffer::any(count.next_multiple_of(large_kernel::<E>().rows) * outputs);
+    if panels.count() * columns == outputs {
+        each_product(rows, ld, count, panels, |block, panel, compute| {
+            compute(&mut out[block.start * outputs + panel * columns..], outputs);
         });
     } else {
         multiply(rows, ld, count, panels, |block, first, products| {
-            let panel = Panel::new(products, kernel.columns, first, outputs);
+            let panel = Panel::new(products, columns, first, outputs);
             store(panel, &mut out[block.start * outputs..], outputs);
         });
     }

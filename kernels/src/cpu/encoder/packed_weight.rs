@@ -7,6 +7,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use crate::cpu::Element;
 use crate::cpu::adamw::{self, Step, Values};
+use crate::cpu::eight_bits::{self, Panels8, WeightRows8};
 use crate::cpu::pack::{Panels, WeightRows, rows_together, weight_rows};
 use crate::cpu::parallel::for_each;
 use crate::gradients::Follower;
@@ -20,14 +21,42 @@ struct Versioned<E: Element> {
     /// Rows of the weight are as long as this.
     inputs: usize,
     products: Products<E>,
+    /// Of integers, the columns' sums in pieces of the weight's rows.
+    partial: Vec<i32>,
 }
 
 /// The weight of the two products that read it.
 pub struct Products<E: Element> {
     /// For the forward pass.
-    pub forward: Panels<E>,
+    pub forward: WeightPanels<E>,
     /// For the input's gradient, where there is to be one.
-    pub backward: Option<Panels<E>>,
+    pub backward: Option<WeightPanels<E>>,
+}
+
+/// A weight in the order in which a product reads it.
+pub enum WeightPanels<E: Element> {
+    /// As floats.
+    Floats(Panels<E>),
+    /// As integers.
+    Integers(Panels8),
+}
+
+impl<E: Element> WeightPanels<E> {
+    /// How many panels there are.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Floats(panels) => panels.count,
+            Self::Integers(panels) => panels.count,
+        }
+    }
+
+    /// Columns of each.
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Floats(_) => E::kernel().columns,
+            Self::Integers(panels) => panels.columns(),
+        }
+    }
 }
 
 /// A weight at hand.
@@ -43,11 +72,23 @@ impl<E: Element> std::ops::Deref for Guard<'_, E> {
 
 impl<E: Element> PackedWeight<E> {
     /// Room for a weight `[out, in]`, with panels for the backward pass where it `learns`.
-    pub fn new((outputs, inputs): (usize, usize), learns: bool) -> Self {
-        let backward = learns.then(|| Panels::new(outputs, inputs));
-        let forward = Panels::new(inputs, outputs);
-        let products = Products { forward, backward };
-        Self(RwLock::new(Versioned { version: None, inputs, products }))
+    pub fn new((outputs, inputs): (usize, usize), learns: bool, products_in: ProductsIn) -> Self {
+        let mut partial = Vec::new();
+        let products = match products_in {
+            ProductsIn::Floats => Products {
+                forward: WeightPanels::Floats(Panels::new(inputs, outputs)),
+                backward: learns.then(|| WeightPanels::Floats(Panels::new(outputs, inputs))),
+            },
+            ProductsIn::EightBits => {
+                partial.resize(outputs.div_ceil(eight_bits::rows_together()) * inputs, 0);
+                Products {
+                    forward: WeightPanels::Integers(Panels8::new(inputs, outputs, false)),
+                    backward: learns
+                        .then(|| WeightPanels::Integers(Panels8::new(outputs, inputs, true))),
+                }
+            }
+        };
+        Self(RwLock::new(Versioned { version: None, inputs, products, partial }))
     }
 
     /// Looks at it.
@@ -66,19 +107,78 @@ impl<E: Element> PackedWeight<E> {
         if packed.version == Some(version) {
             return;
         }
-        let size = rows_together::<E>() * packed.inputs.max(1);
-        let tasks = packed.rows().into_iter().zip(weight.chunks(size));
-        for_each(tasks.collect(), |_, (mut rows, weight): (WeightRows<'_, E>, &[f32])| {
-            rows.pack(weight);
-        });
+        let size = packed.together();
+        packed.each(weight.chunks(size), |rows, weight| rows.pack(weight));
         packed.version = Some(version);
     }
 }
 
+/// What a weight's products are computed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProductsIn {
+    /// As all others are.
+    Floats,
+    /// Integers of 8 bits.
+    EightBits,
+}
+
+/// Some rows of a weight, and where they go.
+enum Piece<'a, E: Element> {
+    Floats(WeightRows<'a, E>),
+    Integers(WeightRows8<'a>),
+}
+
+impl<E: Element> Piece<'_, E> {
+    fn pack(&mut self, weight: &[f32]) {
+        match self {
+            Self::Floats(rows) => rows.pack(weight),
+            Self::Integers(rows) => rows.pack(weight),
+        }
+    }
+}
+
 impl<E: Element> Versioned<E> {
-    /// The panels, to be written.
-    fn rows(&mut self) -> Vec<WeightRows<'_, E>> {
-        weight_rows(self.inputs, &mut self.products.forward, self.products.backward.as_mut())
+    /// How many weights are packed together.
+    fn together(&self) -> usize {
+        let rows = match &self.products.forward {
+            WeightPanels::Floats(_) => rows_together::<E>(),
+            WeightPanels::Integers(_) => eight_bits::rows_together(),
+        };
+        rows * self.inputs.max(1)
+    }
+
+    /// Hands each piece of the panels to what is to be packed there.
+    fn each<T: Send>(
+        &mut self,
+        what: impl Iterator<Item = T>,
+        pack: impl Fn(&mut Piece<'_, E>, T) + Sync,
+    ) {
+        let Products { forward, backward } = &mut self.products;
+        let pieces: Vec<Piece<'_, E>> = match forward {
+            WeightPanels::Floats(forward) => {
+                let backward = match backward {
+                    Some(WeightPanels::Floats(backward)) => Some(backward),
+                    _ => None,
+                };
+                weight_rows(self.inputs, forward, backward).into_iter().map(Piece::Floats).collect()
+            }
+            WeightPanels::Integers(forward) => {
+                let backward = match backward {
+                    Some(WeightPanels::Integers(backward)) => Some(backward),
+                    _ => None,
+                };
+                let pieces =
+                    eight_bits::weight_rows(self.inputs, forward, backward, &mut self.partial);
+                pieces.into_iter().map(Piece::Integers).collect()
+            }
+        };
+        let tasks = pieces.into_iter().zip(what);
+        for_each(tasks.collect(), |_, (mut piece, what): (Piece<'_, E>, T)| {
+            pack(&mut piece, what);
+        });
+        if let Some(WeightPanels::Integers(backward)) = backward {
+            backward.add_up(&self.partial, self.inputs);
+        }
     }
 }
 
@@ -89,9 +189,8 @@ impl<E: Element> Follower for PackedWeight<E> {
             drop(packed);
             return adamw::step(step, values);
         }
-        let size = rows_together::<E>() * packed.inputs.max(1);
-        let tasks = packed.rows().into_iter().zip(values.chunks(size));
-        for_each(tasks.collect(), |_, (mut rows, mut values): (WeightRows<'_, E>, Values<'_>)| {
+        let size = packed.together();
+        packed.each(values.chunks(size), |rows, mut values| {
             values.step(step);
             // While the new values are in the cache.
             rows.pack(values.param);
@@ -116,13 +215,23 @@ mod tests {
         (0..n as u64).map(|i| normal(seed, i)).collect()
     }
 
-    fn panels<E: Element>(packed: &PackedWeight<E>) -> [Vec<E>; 2] {
+    /// Everything that products read, as bits.
+    fn panels<E: Element>(packed: &PackedWeight<E>) -> [Vec<u32>; 2] {
+        let bits = |panels: &WeightPanels<E>| match panels {
+            WeightPanels::Floats(panels) => panels.data.iter().map(|x| x.bits()).collect(),
+            WeightPanels::Integers(panels) => {
+                let (integers, sums, scales, factors) = panels.all();
+                let integers = integers.iter().map(|q| *q as u32);
+                let integers = integers.chain(sums.iter().map(|sum| *sum as u32));
+                integers.chain(scales.iter().chain(factors).map(|x| x.to_bits())).collect()
+            }
+        };
         let products = packed.read();
         let backward = products.backward.as_ref().expect("a weight that learns has two forms");
-        [products.forward.data.to_vec(), backward.data.to_vec()]
+        [bits(&products.forward), bits(backward)]
     }
 
-    fn a_step_packs_what_it_makes_in<E: Element>(shape: (usize, usize)) {
+    fn a_step_packs_what_it_makes_in<E: Element>(shape: (usize, usize), products_in: ProductsIn) {
         let n = shape.0 * shape.1;
         let step = Step {
             scale: 0.5,
@@ -137,7 +246,7 @@ mod tests {
         let (mut followed, mut alone) = (random(1, n), random(1, n));
         let zeros = || [vec![0f32; n], vec![0f32; n]];
         let (mut moments, mut moments_alone) = (zeros(), zeros());
-        let packed = PackedWeight::<E>::new(shape, true);
+        let packed = PackedWeight::<E>::new(shape, true, products_in);
         packed.follow(&followed, 7);
         for version in [7, 8, 12] {
             let [mean, square] = &mut moments;
@@ -149,7 +258,7 @@ mod tests {
             let expected = if version == 12 { 9 } else { version + 1 };
             assert_eq!(packed.version(), Some(expected));
             packed.follow(&followed, version + 1);
-            let anew = PackedWeight::<E>::new(shape, true);
+            let anew = PackedWeight::<E>::new(shape, true, products_in);
             anew.follow(&followed, 0);
             assert!(panels(&packed) == panels(&anew), "{shape:?}, version {version}");
         }
@@ -158,8 +267,10 @@ mod tests {
     #[test]
     fn a_step_packs_what_it_makes() {
         for shape in [(1, 1), (33, 70), (96, 64), (130, 31)] {
-            a_step_packs_what_it_makes_in::<f32>(shape);
-            a_step_packs_what_it_makes_in::<Bf16>(shape);
+            for products_in in [ProductsIn::Floats, ProductsIn::EightBits] {
+                a_step_packs_what_it_makes_in::<f32>(shape, products_in);
+                a_step_packs_what_it_makes_in::<Bf16>(shape, products_in);
+            }
         }
     }
 }
