@@ -52,8 +52,8 @@ def parse():
     parser.add_argument("--seed", type=int, default=42, metavar="N", help="of the batches' order (default: 42)")
     parser.add_argument("--threads", type=positive, default=machine.cores(), metavar="N", help="default: every core")
     parser.add_argument(
-        *("--precision",), choices=["f32", "bf16"],
-        help="only the sides that are told to compute in it: f32 of short, long and evaluate, bf16 of evaluate; PyTorch "
+        *("--precision",), choices=["f32", "bf16", "int8"],
+        help="only the sides that are told to compute in it: f32 of short, long and evaluate, bf16 and int8 of evaluate; PyTorch "
         "takes minutes for bf16 on processors without it",
     )  # fmt: skip
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
@@ -65,7 +65,7 @@ def parse():
     unknown = [name for name in args.cases if name not in HELP]
     if unknown:
         parser.error(f"no such case: {', '.join(unknown)}. There are {', '.join(HELP)}")
-    of_precision = {"f32": ["short", "long", "evaluate"], "bf16": ["evaluate"]}.get(args.precision)
+    of_precision = {"f32": ["short", "long", "evaluate"], "bf16": ["evaluate"], "int8": ["evaluate"]}.get(args.precision)
     if of_precision:
         args.cases = args.cases or of_precision
         without = [name for name in args.cases if name not in of_precision]

@@ -35,6 +35,12 @@ def _cpu_info():
     return found.get("model name") or platform.processor() or platform.machine(), found.get("flags", "").split()
 
 
+def multiplies_bytes():
+    """Whether training in int8 is fast here."""
+    _, flags = _cpu_info()
+    return "avx512_vnni" in flags or "amx_int8" in flags
+
+
 def facts(python, pagebert):
     name, flags = _cpu_info()
 

@@ -2,6 +2,7 @@
 
 from statistics import mean, stdev
 
+import machine
 import speed
 import table
 from runs import Failed, say
@@ -29,10 +30,11 @@ def evaluate(tools, root):
         return figures["texts"] / figures["seconds"], ran.peak
 
     peers = [
-        *(("pagebert", ours, "f32"), ("pagebert", ours, "bf16")),
+        *(("pagebert", ours, "f32"), ("pagebert", ours, "bf16"), ("pagebert", ours, "int8")),
         *(("PyTorch", theirs, "f32"), ("PyTorch, autocast", theirs, "bf16")),
     ]
     peers = [peer for peer in peers if args.precision in (None, peer[2])]
+    peers = [peer for peer in peers if peer[2] != "int8" or machine.multiplies_bytes()]
     rows = [{"peer": name, "computed_in": precision, "texts_per_s": [], "peak_bytes": []} for name, _, precision in peers]
     notes = []
     for number in range(args.rounds):
@@ -106,9 +108,10 @@ def accuracy(tools, root):
     """Test accuracy over several seeds, on one split."""
     args = tools.args
     data, base = f"{root}/sample/movies.csv", f"{root}/sample/base"
-    rows = [{"peer": title, "precision": precision, "runs": []} for title, precision in [
-        *(("pagebert", "auto"), ("pagebert, precision=f32", "f32"), ("PyTorch, random order", "f32")),
-    ]]  # fmt: skip
+    sides = [("pagebert", "auto"), ("pagebert, precision=int8", "int8"), ("pagebert, precision=f32", "f32")]
+    sides = [side for side in sides if side[1] != "int8" or machine.multiplies_bytes()]
+    sides.append(("PyTorch, random order", "f32"))
+    rows = [{"peer": title, "precision": precision, "runs": []} for title, precision in sides]
     for seed in range(1, args.seeds + 1):
         for row in list(rows):
             if row["precision"] == "f32" and rows[0].get("computed_in") == "f32" and row["peer"].startswith("pagebert"):

@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 
+import machine
 import table
 from runs import say
 
@@ -25,6 +26,8 @@ class Peer:
 
 AUTO = Peer("pagebert", "auto")
 F32 = Peer("pagebert, precision=f32", "f32")
+# Where the processor multiplies bytes.
+INT8 = Peer("pagebert, precision=int8", "int8")
 PLAIN = Peer("PyTorch, default loop: f32, random order", "f32", "random")
 BEST = Peer("PyTorch, bf16 autocast, pagebert's batches", "bf16", "planned")
 BEST_F32 = Peer("PyTorch, f32, pagebert's batches", "f32", "planned")
@@ -62,15 +65,15 @@ def _bert_base(tools, root, rows):
 CASES = {
     "short": Case(
         "Short texts: 6 layers × 384, film reviews, batches of 32",
-        *(40, 32, [AUTO, F32, PLAIN, BEST, BEST_F32], [AUTO, F32, PLAIN_GPU, BEST], _sample("movies.csv")),
+        *(40, 32, [AUTO, INT8, F32, PLAIN, BEST, BEST_F32], [AUTO, F32, PLAIN_GPU, BEST], _sample("movies.csv")),
     ),
     "long": Case(
         "Long texts, cut at 512 tokens: 6 layers × 384, editorials and product reviews, batches of 8",
-        *(20, 8, [AUTO, F32, PLAIN, BEST, BEST_F32], [AUTO, F32, PLAIN_GPU, BEST], _sample("documents.csv")),
+        *(20, 8, [AUTO, INT8, F32, PLAIN, BEST, BEST_F32], [AUTO, F32, PLAIN_GPU, BEST], _sample("documents.csv")),
     ),
     "base": Case(
         "BERT-base: 12 layers × 768, batches of 16 texts × 128 tokens",
-        *(8, 16, [AUTO, BEST], [AUTO, BEST], _bert_base),
+        *(8, 16, [AUTO, INT8, BEST], [AUTO, BEST], _bert_base),
     ),
 }
 
@@ -128,6 +131,7 @@ def run(tools, root, name):
 
     peers = case.peers if args.device == "cpu" else case.peers_gpu
     peers = [peer for peer in peers if args.precision in (None, peer.precision)]
+    peers = [peer for peer in peers if peer.precision != "int8" or machine.multiplies_bytes()]
     rows = [{"peer": peer.title, "tokens_per_s": [], "peak_bytes": []} for peer in peers]
     for number in range(args.rounds):
         for peer, row in zip(peers, rows):
@@ -142,13 +146,15 @@ def run(tools, root, name):
             row["tokens_per_s"].append(tokens / seconds)
             row["peak_bytes"].append(ran.peak)
             say(f"{name}, round {number + 1} of {args.rounds}: {peer.title}: {tokens / seconds:,.0f} tokens/s")
-    ours = rows[0]["tokens_per_s"]
+    against = [("pagebert against it", rows[0])]
+    against += [("in int8 against it", row) for row in rows[1:] if row["computed_in"] == "int8"]
     text = table.markdown(
-        ["trained by", "computed in", "tokens/s", "pagebert against it", "peak memory"],
+        ["trained by", "computed in", "tokens/s", *(column for column, _ in against), "peak memory"],
         [
             [
                 *(row["peer"], row["computed_in"], table.spread(row["tokens_per_s"])),
-                *(table.ratio(ours, row["tokens_per_s"]), table.mebibytes(max(row["peak_bytes"]))),
+                *(table.ratio(ours["tokens_per_s"], row["tokens_per_s"]) for _, ours in against),
+                table.mebibytes(max(row["peak_bytes"])),
             ]
             for row in rows
         ],

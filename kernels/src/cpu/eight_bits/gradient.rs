@@ -235,6 +235,15 @@ fn quantise<E: Element, const FMA: bool>(
     columns
 }
 
+/// The first `count` of sixteen: as one vector where they are all of them.
+#[inline(always)]
+fn copy<T: Copy>(from: &[T; 16], count: usize, to: &mut [T]) {
+    match to.first_chunk_mut() {
+        Some(to) if count == 16 => *to = *from,
+        _ => to[..count].copy_from_slice(&from[..count]),
+    }
+}
+
 dispatch! {
 /// Rows, transposed: of each column a block of unsigned bytes.
 fn to_columns<E: Element>(
@@ -249,9 +258,8 @@ fn to_columns<E: Element>(
         let mut columns = quantise::<E, FMA>(rows, count, first, ZERO);
         scales[first..first + here].copy_from_slice(&columns.scales[..here]);
         transpose(&mut columns.groups);
-        for (column, out) in columns.groups.iter().zip(out[first * GROUPS..].chunks_exact_mut(GROUPS)).take(here) {
-            out.copy_from_slice(column);
-        }
+        let out = out[first * GROUPS..].as_chunks_mut::<GROUPS>().0;
+        columns.groups.iter().zip(out).take(here).for_each(|(column, out)| *out = *column);
     }
 }
 }
@@ -282,7 +290,7 @@ fn to_panels<E: Element>(
         }
         let at = first / panel * panel * GROUPS + first % panel;
         for (group, out) in columns.groups.iter().zip(out[at..].chunks_mut(panel)) {
-            out[..here].copy_from_slice(&group[..here]);
+            copy(group, here, out);
         }
     }
 }

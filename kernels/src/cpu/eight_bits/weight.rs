@@ -271,8 +271,11 @@ fn transposed_panel(
             let groups = ((depth - k0) / GROUP).min(16);
             for (k, tile) in tile.iter().take(groups).enumerate() {
                 let at = ((k0 / GROUP + k) * columns + n0) * GROUP;
-                let bytes: &[i8] = bytemuck::cast_slice(tile);
-                panel[at..at + GROUP * here].copy_from_slice(&bytes[..GROUP * here]);
+                let bytes: &[i8; SPAN] = bytemuck::cast_ref(tile);
+                match panel[at..].first_chunk_mut() {
+                    Some(to) if here == 16 => *to = *bytes,
+                    _ => panel[at..at + GROUP * here].copy_from_slice(&bytes[..GROUP * here]),
+                }
             }
         }
     }

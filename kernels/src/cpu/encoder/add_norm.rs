@@ -3,7 +3,7 @@
 //! Ba, Kiros and Hinton, Layer normalization (2016).
 
 use crate::Dropout;
-use crate::cpu::math::{lanes, one_by_one};
+use crate::cpu::math::{each, lanes, one_by_one};
 use crate::cpu::parallel::Runs;
 use crate::cpu::{Buffer, Element, dispatch};
 use crate::gradients::GradientSlot;
@@ -190,9 +190,9 @@ pub fn backward<E: Element>(
     let whole = whole_dz.iter().zip(whole_dx).zip(whole_sums);
     for (index, ((dz, dx), sums)) in whole.enumerate() {
         let multipliers = multipliers(16 * one_by_one(index));
-        let passed: [f32; 16] = std::array::from_fn(|lane| dz[lane] * multipliers[lane]);
-        *dx = std::array::from_fn(|lane| E::new(passed[lane]));
-        *sums = std::array::from_fn(|lane| sums[lane] + passed[lane]);
+        let passed: [f32; 16] = each(|lane| dz[lane] * multipliers[lane]);
+        *dx = each(|lane| E::new(passed[lane]));
+        *sums = each(|lane| sums[lane] + passed[lane]);
     }
     let multipliers = multipliers(n - n % 16);
     for (((dz, dx), sum), multiplier) in
