@@ -8,7 +8,7 @@ pub mod adamw;
 pub mod attention;
 mod bf16;
 pub mod buffer;
-mod eight_bits;
+pub mod eight_bits;
 pub mod element;
 pub mod embeddings;
 pub mod encoder;

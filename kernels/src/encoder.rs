@@ -14,6 +14,7 @@ pub use parameters::{
     WordTable,
 };
 
+use crate::cpu::eight_bits::MOST_DEPTH;
 use crate::cpu::encoder::LayerDropout;
 use crate::cpu::encoder::Queries;
 use crate::reference::Place;
@@ -37,7 +38,7 @@ impl Precision {
         crate::isa() >= crate::cpu::Isa::Avx512Bf16
     }
 
-    /// Whether it multiplies bytes faster than either.
+    /// Whether this processor has instructions for products of bytes.
     pub fn int8_is_fast() -> bool {
         crate::cpu::int8::full_range_is_fast()
     }
@@ -134,7 +135,18 @@ impl Encoder {
             bail!("integers are for inference, and for f32 beside them");
         }
         if options.precision == Precision::Int8 && !fused {
-            bail!("products of 8-bit integers have no twin: they are for the processor alone");
+            bail!(
+                "products of 8-bit integers are computed by the fused encoder alone: of layers whose \
+                 weights are f32 on the processor, with gradients' slots where they learn. Choose f32 \
+                 or bf16"
+            );
+        }
+        if options.precision == Precision::Int8
+            && let Some(size) = parameters.widest().filter(|size| *size > MOST_DEPTH)
+        {
+            bail!(
+                "sums of {size} products of 8-bit integers do not fit 32 bits: choose f32 or bf16"
+            );
         }
         let fused = fused.then(|| fused::Fused::new(&parameters, &options)).transpose()?;
         Ok(Self { parameters, options, fused })

@@ -141,12 +141,16 @@ fn squares_are_those_of_the_gradient(gradients: &Gradients, name: &str) {
 
 #[test]
 fn gradients_of_two_batches_add_up() {
-    for queries in [Queries::All, Queries::First] {
-        let case = Case::new(&[9, 20], 2, 16, 40);
+    let precisions = [Precision::F32, Precision::Int8];
+    let each = precisions.map(|precision| [(precision, Queries::All), (precision, Queries::First)]);
+    // Of 40 columns tiles are whole, and of 37 they are not.
+    for ((precision, queries), wide) in each.into_iter().flatten().zip([40, 37, 40, 37]) {
+        let case = Case::new(&[9, 20], 2, 16, wide);
         let gradients = Gradients::default();
         let mut model = Model::new(&case);
         let parameters = model.parameters(Some(&gradients));
-        let options = EncoderOptions { gradients: Some(gradients.clone()), ..Default::default() };
+        let options =
+            EncoderOptions { precision, gradients: Some(gradients.clone()), ..Default::default() };
         let encoder = Encoder::new(parameters, options).unwrap();
         let input = model.input(queries);
         let once = || {
@@ -172,7 +176,7 @@ fn gradients_of_two_batches_add_up() {
 #[test]
 fn huge_scores_stay_finite() {
     let case = Case { scale: 1e4, dropout: 0.0, ..Case::new(&[30, 9], 2, 16, 32) };
-    for (precision, queries) in [Precision::F32, Precision::Bf16]
+    for (precision, queries) in [Precision::F32, Precision::Bf16, Precision::Int8]
         .into_iter()
         .flat_map(|precision| [Queries::All, Queries::First].map(|queries| (precision, queries)))
     {
@@ -215,4 +219,22 @@ fn an_id_without_a_row_is_an_error() {
     let mut input = model.input(Queries::All);
     input.position_ids[2] = POSITIONS as u32;
     assert!(encoder.forward(&input).unwrap_err().to_string().contains("position 600"));
+}
+
+#[test]
+fn integers_are_for_the_fused_encoder_and_for_sums_that_fit() {
+    let new = |case: &Case, gradients: Option<Gradients>| {
+        let mut model = Model { frozen: false, ..Model::new(case) };
+        let parameters = model.parameters(gradients.as_ref());
+        let options =
+            EncoderOptions { precision: Precision::Int8, gradients, ..Default::default() };
+        Encoder::new(parameters, options).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let case = Case::new(&[3], 1, 2, 5);
+    assert_eq!(new(&case, Some(Gradients::default())), Ok(()));
+    let error = new(&case, None).unwrap_err();
+    assert!(error.contains("Choose f32 or bf16"), "{error}");
+    let wide = Case::new(&[3], 1, 2, (1 << 16) + 1);
+    let error = new(&wide, Some(Gradients::default())).unwrap_err();
+    assert!(error.contains("sums of 65537 products") && error.contains("choose f32"), "{error}");
 }

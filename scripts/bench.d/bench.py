@@ -71,6 +71,8 @@ def parse():
         without = [name for name in args.cases if name not in of_precision]
         if without:
             parser.error(f"--precision {args.precision} is of {', '.join(of_precision)}, not of {', '.join(without)}")
+    if args.precision == "int8" and not machine.trains_in_int8(args.device):
+        parser.error("--precision int8: this processor has no instructions for products of bytes")
     args.cases = args.cases or [name for name in HELP if name != "accuracy"]
     return args
 

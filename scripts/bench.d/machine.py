@@ -35,10 +35,10 @@ def _cpu_info():
     return found.get("model name") or platform.processor() or platform.machine(), found.get("flags", "").split()
 
 
-def multiplies_bytes():
-    """Whether training in int8 is fast here."""
+def trains_in_int8(device):
+    """Whether pagebert has instructions for it there."""
     _, flags = _cpu_info()
-    return "avx512_vnni" in flags or "amx_int8" in flags
+    return device == "cpu" and ("avx512_vnni" in flags or "amx_int8" in flags)
 
 
 def facts(python, pagebert):

@@ -34,7 +34,7 @@ def evaluate(tools, root):
         *(("PyTorch", theirs, "f32"), ("PyTorch, autocast", theirs, "bf16")),
     ]
     peers = [peer for peer in peers if args.precision in (None, peer[2])]
-    peers = [peer for peer in peers if peer[2] != "int8" or machine.multiplies_bytes()]
+    peers = [peer for peer in peers if peer[2] != "int8" or machine.trains_in_int8(args.device)]
     rows = [{"peer": name, "computed_in": precision, "texts_per_s": [], "peak_bytes": []} for name, _, precision in peers]
     notes = []
     for number in range(args.rounds):
@@ -109,13 +109,13 @@ def accuracy(tools, root):
     args = tools.args
     data, base = f"{root}/sample/movies.csv", f"{root}/sample/base"
     sides = [("pagebert", "auto"), ("pagebert, precision=int8", "int8"), ("pagebert, precision=f32", "f32")]
-    sides = [side for side in sides if side[1] != "int8" or machine.multiplies_bytes()]
+    sides = [side for side in sides if side[1] != "int8" or machine.trains_in_int8(args.device)]
     sides.append(("PyTorch, random order", "f32"))
     rows = [{"peer": title, "precision": precision, "runs": []} for title, precision in sides]
     for seed in range(1, args.seeds + 1):
         for row in list(rows):
             if row["precision"] == "f32" and rows[0].get("computed_in") == "f32" and row["peer"].startswith("pagebert"):
-                # The row before is it, on a machine whose `auto` is f32.
+                # The first row is it, on a machine whose `auto` is f32.
                 rows.remove(row)
                 continue
             if row["peer"].startswith("PyTorch"):

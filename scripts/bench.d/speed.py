@@ -131,7 +131,7 @@ def run(tools, root, name):
 
     peers = case.peers if args.device == "cpu" else case.peers_gpu
     peers = [peer for peer in peers if args.precision in (None, peer.precision)]
-    peers = [peer for peer in peers if peer.precision != "int8" or machine.multiplies_bytes()]
+    peers = [peer for peer in peers if peer.precision != "int8" or machine.trains_in_int8(args.device)]
     rows = [{"peer": peer.title, "tokens_per_s": [], "peak_bytes": []} for peer in peers]
     for number in range(args.rounds):
         for peer, row in zip(peers, rows):

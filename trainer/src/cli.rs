@@ -235,7 +235,7 @@ pub struct ComputeArgs {
     #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = parse_device)]
     pub device: DeviceSpec,
 
-    /// How a RUN is computed; a bundle has its own precision. Exact: f32
+    /// How a RUN is computed; a bundle has its own precision. int8 is slow without AVX-512-VNNI or AMX
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: Precision,
 

@@ -43,6 +43,13 @@ pub struct LoadedModel {
 /// # Errors
 /// [`UsageError`] when the folder holds no model that can be used.
 pub fn load(folder: &Path, compute: &ComputeArgs) -> Result<LoadedModel> {
+    if compute.precision == Precision::Int8 && compute.device != DeviceSpec::Cpu {
+        return Err(UsageError(
+            "--precision int8 is computed by processors alone: leave --precision int8 or --device away"
+                .to_string(),
+        )
+        .into());
+    }
     set_threads(compute.threads)?;
     let device = device(compute.device)?;
     match ModelFolder::find(folder)? {
@@ -63,14 +70,6 @@ pub fn load(folder: &Path, compute: &ComputeArgs) -> Result<LoadedModel> {
             load_bundle(&folder)
         }
         ModelFolder::Checkpoint(folder) => {
-            if compute.precision == Precision::Int8 && compute.device != DeviceSpec::Cpu {
-                return Err(UsageError(
-                    "--precision int8 is computed by processors alone: leave one of it and --device \
-                     away"
-                        .to_string(),
-                )
-                .into());
-            }
             let record = RunRecord::read(&folder)?;
             let checkpoint = Checkpoint::load(resolve_folder(&folder)?, &device)?;
             let precision = match compute.precision {

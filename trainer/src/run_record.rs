@@ -104,7 +104,8 @@ impl RunRecord {
             .find(|precision| Self::name_products(*precision) == self.computed_in)
             .with_context(|| {
                 format!(
-                    "run.toml: computed_in = \"{}\" is none of f32, bf16 and int8",
+                    "run.toml: computed_in = \"{}\" is none of f32, bf16 and int8: start anew with \
+                     --force",
                     self.computed_in
                 )
             })

@@ -1,12 +1,13 @@
-//! A linear layer's products in integers of 8 bits while it learns: its output, and its input's
-//! gradient. Its weight's gradient, a sum over tokens, stays in floats.
+//! A linear layer's three products in integers of 8 bits while it learns.
 //!
 //! Wortsman et al., Stable and low-precision training for large-scale vision-language models (2023),
-//! whose SwitchBack this is, with a scale for each output of the weight in the place of one for all.
-//! Activations and gradients have a scale and a zero point a row, 8 bits and none of them spared:
-//! that is for processors with products of bytes in 32 bits (VNNI, AMX). The weight's integers are the
-//! same in both products. In the second one their scales belong to what is summed: the gradient is
-//! multiplied by them before it becomes integers itself.
+//! whose SwitchBack this is in the first two products, with a scale for each output of the weight in
+//! the place of one for all. Activations and gradients have a scale and a zero point a row there, and
+//! 8 bits, none of them spared: that is for processors which add products of bytes up in 32 bits
+//! (VNNI, AMX). The weight's integers are the same in both products. In the second one, the input's
+//! gradient, their scales belong to what is summed: the output's gradient is multiplied by them before
+//! it becomes integers itself. The third, the weight's gradient, is a sum over tokens: there each
+//! column of a block of tokens has a scale, on both sides.
 
 mod gradient;
 mod product;
@@ -25,6 +26,9 @@ use super::int8::{Tile, full_range_tile};
 
 /// Rounds to the nearest integer, ties to even, when it is added, which then is in the lower bits.
 const ROUND: f32 = 12_582_912.0;
+
+/// So much may be summed: of the largest integers 32 bits hold no more.
+pub const MOST_DEPTH: usize = 1 << 16;
 
 /// What is narrower than this counts as 0: its inverse would be infinite.
 const LEAST: f32 = 1e-30;

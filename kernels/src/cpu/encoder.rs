@@ -2,7 +2,7 @@
 //!
 //! Vaswani et al., Attention is all you need (2017). Owns what is computed by which task, what is
 //! kept for the backward pass, and in which type: the residual stream is f32, the operands of
-//! products are `E`, or integers where nothing is to be learnt. A task has a block of rows, a sequence
+//! products are `E`, or integers made of it or for inference alone. A task has a block of rows, a sequence
 //! or a head to itself, so no sum depends on the number of threads.
 
 mod add_norm;

@@ -1,5 +1,5 @@
 //! Products in 8-bit integers, for inference: per-token activations of 7 bits, per-output weights
-//! of 7.
+//! of 7. ([`super::eight_bits`] has training's, by some of the same tiles.)
 //!
 //! Jacob et al., Quantization and training of neural networks for efficient integer-arithmetic-only
 //! inference (2018), with a scale for each row on both sides. Owns quantising, packing, and the
@@ -65,6 +65,9 @@ pub struct Tile {
     pub activation_bytes: usize,
     /// Whether it is faster where sums of products fit 16 bits.
     asks_for_spans: bool,
+    /// Whether it is AVX-512-VNNI's.
+    #[cfg(target_arch = "x86_64")]
+    by_vnni: bool,
     run: unsafe fn(&Raw),
     /// What products have to set up, where there is such a thing.
     hold: Option<unsafe fn() -> Option<Held>>,
@@ -144,22 +147,37 @@ pub fn full_range_tile() -> Tile {
     plain::TILE
 }
 
-/// Whether there is such a tile of this processor's.
+/// Whether this processor has instructions for such a tile.
 pub fn full_range_is_fast() -> bool {
-    full_range_tile().rows != plain::TILE.rows
+    #[cfg(target_arch = "x86_64")]
+    return super::isa() == super::Isa::Amx
+        || super::isa() >= super::Isa::Avx512 && vnni::is_there();
+    #[allow(unreachable_code)]
+    false
 }
 
-/// The oracle of such tiles.
+/// All such tiles that this processor has.
 #[cfg(test)]
-pub fn plain_tile() -> Tile {
-    plain::TILE
+pub fn full_range_tiles() -> Vec<Tile> {
+    #[allow(unused_mut)]
+    let mut tiles = vec![plain::TILE];
+    #[cfg(target_arch = "x86_64")]
+    {
+        if super::isa() >= super::Isa::Avx512 && vnni::is_there() {
+            tiles.push(vnni::TILE);
+        }
+        if super::isa() == super::Isa::Amx {
+            tiles.push(amx::TILE);
+        }
+    }
+    tiles
 }
 
 impl Tile {
     /// Whether it is AVX-512-VNNI's.
     #[cfg(target_arch = "x86_64")]
     pub fn is_vnni(&self) -> bool {
-        self.rows == vnni::TILE.rows && self.columns == vnni::TILE.columns && self.group == 4
+        self.by_vnni
     }
 
     /// Sets up what products need, for as long as what comes back lives: for a thread that is to

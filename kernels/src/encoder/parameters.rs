@@ -156,6 +156,13 @@ impl EncoderParameters {
         self.layers.iter().any(|layer| layer.qkv.is_int8())
     }
 
+    /// The most inputs or outputs of a linear layer.
+    pub(super) fn widest(&self) -> Option<usize> {
+        let linears =
+            self.layers.iter().flat_map(|layer| [&layer.qkv.bias, &layer.intermediate.bias]);
+        linears.map(|bias| bias.value.elem_count()).max()
+    }
+
     /// Every parameter that is a tensor.
     pub fn all(&self) -> impl Iterator<Item = &Parameter> {
         let head = [&self.position, &self.token_type, &self.norm.weight];

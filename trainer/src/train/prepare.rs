@@ -80,7 +80,7 @@ impl Prepared {
         if precision == Products::Int8 && !Products::int8_is_fast() {
             console.warn(
                 "precision=int8 is slow here: this processor has no instructions for products of \
-                 bytes (AVX-512-VNNI or AMX). precision=auto is what it computes fast",
+                 bytes (AVX-512-VNNI or AMX). A run begun with precision=auto is what it computes fast",
             );
         }
         let device = crate::inference::device(device_spec)?;

@@ -162,11 +162,10 @@ impl OperandRun8<'_> {
         for (first, ((columns, row_scales), (panels, (scales, sums)))) in blocks {
             let here = BLOCK.min(count - first);
             let grad = (&grad[first * grad_ld..], grad_ld, outputs);
-            let (_, words, _) = bytemuck::pod_align_to_mut::<u8, u32>(columns);
-            to_columns(grad, here, row_scales, words);
+            to_columns(grad, here, row_scales, bytemuck::cast_slice_mut(columns));
             let x = (&x[first * x_ld..], x_ld, inputs);
-            let (_, words, _) = bytemuck::pod_align_to_mut::<i8, u32>(panels);
-            to_panels(x, here, self.panel, (scales, sums), words);
+            let panels = bytemuck::cast_slice_mut(panels);
+            to_panels(x, here, self.panel, (scales, sums), panels);
         }
     }
 }
@@ -196,12 +195,7 @@ fn sixteen<E: Element>((rows, ld, width): Rows<'_, E>, row: usize, first: usize)
 /// Quantises sixteen columns from `first` on of `count` rows, at most a block; rows that are missing
 /// are zeros.
 #[inline(always)]
-fn quantise<E: Element, const FMA: bool>(
-    rows: Rows<'_, E>,
-    count: usize,
-    first: usize,
-    zero: u32,
-) -> Columns {
+fn quantise<E: Element>(rows: Rows<'_, E>, count: usize, first: usize, zero: u32) -> Columns {
     // As their bits, numbers are ordered by their size, and what is none is beyond them.
     let mut most = [0u32; 16];
     for row in 0..count {
@@ -255,7 +249,7 @@ fn to_columns<E: Element>(
     let width = rows.2;
     for first in (0..width).step_by(16) {
         let here = 16.min(width - first);
-        let mut columns = quantise::<E, FMA>(rows, count, first, ZERO);
+        let mut columns = quantise(rows, count, first, ZERO);
         scales[first..first + here].copy_from_slice(&columns.scales[..here]);
         transpose(&mut columns.groups);
         let out = out[first * GROUPS..].as_chunks_mut::<GROUPS>().0;
@@ -283,10 +277,11 @@ fn to_panels<E: Element>(
     }
     for first in (0..width).step_by(together) {
         let here = together.min(width - first);
-        let columns = quantise::<E, FMA>(rows, count, first, 0);
+        let columns = quantise(rows, count, first, 0);
         scales[first..first + here].copy_from_slice(&columns.scales[..here]);
         for (to, sum) in sums[first..first + here].iter_mut().zip(&columns.sums) {
-            *to = sum * ZERO as i32;
+            // Of what is no number it may be anything.
+            *to = sum.wrapping_mul(ZERO as i32);
         }
         let at = first / panel * panel * GROUPS + first % panel;
         for (group, out) in columns.groups.iter().zip(out[at..].chunks_mut(panel)) {
@@ -356,22 +351,27 @@ mod tests {
 
     #[test]
     fn what_is_no_number_stays_none() {
-        for bad in [f32::NAN, f32::INFINITY] {
-            let (mut grad, x) = (vec![1f32; 70 * 3], vec![1f32; 70 * 2]);
-            grad[66 * 3 + 1] = bad;
+        for (bad, in_x) in
+            [f32::NAN, f32::INFINITY].into_iter().flat_map(|x| [(x, false), (x, true)])
+        {
+            let (mut grad, mut x) = (vec![1f32; 70 * 3], vec![1f32; 70 * 2]);
+            *if in_x { &mut x[66 * 2 + 1] } else { &mut grad[66 * 3 + 1] } = bad;
             let mut operands = Operands8::new(70, (3, 2));
-            let mut runs = operands.runs(Runs::of(70));
-            let (first, rest) = runs.split_at_mut(1);
-            let count = first[0].scales.len() / first[0].width * BLOCK;
-            first[0].fill(count.min(70), (&grad, 3, 3), (&x, 2, 2));
-            for run in rest {
-                run.fill(70 - count, (&grad[count * 3..], 3, 3), (&x[count * 2..], 2, 2));
+            let runs = Runs::of(70);
+            for (index, mut run) in operands.runs(runs).into_iter().enumerate() {
+                let (first, last) = (runs.row(index), runs.row(index + 1));
+                run.fill(last - first, (&grad[3 * first..], 3, 3), (&x[2 * first..], 2, 2));
             }
             let (rows, width) = (operands.rows, operands.width());
             let mut found = vec![0f32; rows * width];
             operands.multiply(0, rows, &mut found, width, Into::Replace);
-            let finite = |row: usize| found[row * width..][..2].iter().all(|x| x.is_finite());
-            assert_eq!([finite(0), finite(1), finite(2)], [true, false, true], "{bad}");
+            for output in 0..3 {
+                for input in 0..2 {
+                    let finite = found[output * width + input].is_finite();
+                    let expected = if in_x { input != 1 } else { output != 1 };
+                    assert_eq!(finite, expected, "{bad} in x: {in_x}; {output}, {input}");
+                }
+            }
         }
     }
 }

@@ -126,7 +126,8 @@ mod tests {
                 *x = E::new(if size < 0.0 { size * x0.abs() } else { size * x0 });
             }
         }
-        rows[6 * ld + width / 2] = E::new(if width % 2 == 0 { f32::NAN } else { f32::INFINITY });
+        rows[6 * ld + width / 2] =
+            E::new(if width.is_multiple_of(2) { f32::NAN } else { f32::INFINITY });
         let factors: Vec<f32> = (0..width).map(|i| 0.5 + normal(2, i as u64).abs()).collect();
         for factors in [&[], &*factors] {
             let found = Rows8::of(&tile(), (&rows, ld), (sizes.len(), width), factors);

@@ -132,7 +132,7 @@ unsafe fn begin(product: &Product<'_>, first: usize, block: usize) -> Sums<ROWS>
 /// Adds the products of so much of the depth.
 ///
 /// # Safety
-/// A's eight rows and the panel must have it.
+/// A's rows, as many as the sums', and the panel must have it.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn add<const N: usize>(

@@ -194,7 +194,7 @@ pub fn multiplied<E: Element>(
     outputs: usize,
 ) -> Buffer<f32> {
     let columns = panels.columns();
-    let mut out = Buffer::any(count.next_multiple_of(large_kernel::<E>().rows) * outputs);
+    let mut out = Buffer::any(count.next_multiple_of(panels.tile_rows()) * outputs);
     if panels.count() * columns == outputs {
         each_product(rows, ld, count, panels, |block, panel, compute| {
             compute(&mut out[block.start * outputs + panel * columns..], outputs);

@@ -5,6 +5,7 @@
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
+use super::linear::large_kernel;
 use crate::cpu::Element;
 use crate::cpu::adamw::{self, Step, Values};
 use crate::cpu::eight_bits::{self, Panels8, WeightRows8};
@@ -47,6 +48,14 @@ impl<E: Element> WeightPanels<E> {
         match self {
             Self::Floats(panels) => panels.count,
             Self::Integers(panels) => panels.count,
+        }
+    }
+
+    /// Rows of a tile that multiplies them.
+    pub fn tile_rows(&self) -> usize {
+        match self {
+            Self::Floats(_) => large_kernel::<E>().rows,
+            Self::Integers(panels) => panels.tile().rows,
         }
     }
 

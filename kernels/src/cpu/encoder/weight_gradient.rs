@@ -133,6 +133,9 @@ fn hand_over(
     multiply: impl Fn(usize, usize, &mut [f32], usize, Into) + Sync,
 ) {
     let (rows_together, width) = (how.rows_together(outputs), how.width);
+    // The same for all rows, however they are cut: sums that begin with what is there have other bits
+    // than those that are added to it.
+    let whole = width == inputs && outputs.is_multiple_of(how.rows);
     slot.dense_with_squares(outputs * inputs, outputs, |gradient, squares, into| {
         let starts = (0..outputs).step_by(rows_together);
         let lengths = starts.map(|start| rows_together.min(outputs - start) * inputs);
@@ -144,7 +147,7 @@ fn hand_over(
                 if into == Into::Replace {
                     gradient.fill(0.0);
                 }
-            } else if width == inputs && padded_rows == rows {
+            } else if whole {
                 multiply(first, rows, gradient, inputs, into);
             } else {
                 let mut scratch = Buffer::<f32>::any(padded_rows * width);

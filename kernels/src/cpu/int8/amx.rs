@@ -11,6 +11,7 @@ pub const TILE: Tile = Tile {
     depth: DEPTH,
     activation_bytes: 1,
     asks_for_spans: false,
+    by_vnni: false,
     run,
     hold: Some(hold),
 };

@@ -14,6 +14,7 @@ pub const TILE: Tile = Tile {
     depth: DEPTH,
     activation_bytes: 1,
     asks_for_spans: true,
+    by_vnni: false,
     run,
     hold: None,
 };

@@ -10,6 +10,8 @@ pub const TILE: Tile = Tile {
     depth: DEPTH,
     activation_bytes: 1,
     asks_for_spans: false,
+    #[cfg(target_arch = "x86_64")]
+    by_vnni: false,
     run,
     hold: None,
 };
