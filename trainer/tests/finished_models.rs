@@ -355,6 +355,9 @@ fn products_of_fewer_bits_change_answers_by_little() {
         let refused = ["predict", "bundle", "x", "--precision", precision];
         project.run(&refused).fails(2, &["a bundle has its own precision"]);
     }
+    let tiny = tiny();
+    let refused = ["predict", &tiny, "x", "--precision", "int8", "--device", "cuda"];
+    project.run(&refused).fails(2, &["by processors alone", "leave --precision int8 or --device"]);
 }
 
 #[test]

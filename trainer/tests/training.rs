@@ -206,17 +206,6 @@ fn an_old_checkpoint_is_a_base_too_and_what_it_lacks_is_told() {
 }
 
 #[test]
-fn products_of_integers_are_not_for_cards() {
-    let project = Project::new(20);
-    let said = project.train("run", &["precision=int8", "--device", "cuda"]);
-    said.fails(2, &["precision=int8 is computed by processors alone", "precision=auto"]);
-    assert!(!project.path("run").exists());
-    let said = ["evaluate", "run", "--precision", "int8", "--device", "cuda"];
-    project.train("run", &QUICK).ok();
-    project.run(&said).fails(2, &["--precision int8"]);
-}
-
-#[test]
 fn the_self_test_passes_on_the_cpu() {
     let project = Project::new(2);
     let said = project.run(&["devices", "--selftest"]).ok();

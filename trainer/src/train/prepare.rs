@@ -293,3 +293,16 @@ fn same_run(before: &RunRecord, now: &RunRecord) -> Result<(), UsageError> {
 fn hash(record: &Option<HeldOutRecord>) -> Option<&str> {
     record.as_ref().map(|record| record.sha256.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_of_integers_are_not_for_cards() {
+        assert_eq!(products(Precision::Int8, DeviceSpec::Cpu).ok(), Some(Products::Int8));
+        let error = products(Precision::Int8, DeviceSpec::Cuda(0)).unwrap_err().to_string();
+        assert!(error.contains("precision=int8") && error.contains("precision=auto"), "{error}");
+        assert_eq!(products(Precision::Bf16, DeviceSpec::Cuda(0)).ok(), Some(Products::Bf16));
+    }
+}
