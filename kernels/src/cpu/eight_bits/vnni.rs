@@ -71,9 +71,8 @@ unsafe fn run_blocks(product: &Product<'_>, c: *mut f32, ldc: usize, into: Into)
                 add(product.depth, a, product.a.1, b, &mut sums);
                 let row_scales = product.row_scales.0.as_ptr();
                 let row_scales = row_scales.add(block * product.row_scales.1 + first);
-                for (j, column) in [0, 1, 2].into_iter().enumerate() {
-                    let scale =
-                        _mm512_castsi512_ps(columns(product.scales, product, block, column));
+                for j in 0..VECTORS {
+                    let scale = _mm512_castsi512_ps(columns(product.scales, product, block, j));
                     for (i, (floats, sums)) in floats.iter_mut().zip(&sums).enumerate() {
                         let x = _mm512_mul_ps(_mm512_cvtepi32_ps(sums[j]), scale);
                         let row_scale = _mm512_set1_ps(*row_scales.add(i));
