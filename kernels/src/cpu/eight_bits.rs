@@ -23,9 +23,7 @@ pub use weight::{Panels8, WeightRows8, rows_together, weight_rows};
 
 use super::dispatch;
 use super::int8::{Tile, full_range_tile};
-
-/// Rounds to the nearest integer, ties to even, when it is added, which then is in the lower bits.
-const ROUND: f32 = 12_582_912.0;
+use super::lanes::ROUND;
 
 /// So much may be summed: of the largest integers 32 bits hold no more.
 pub const MOST_DEPTH: usize = 1 << 16;
