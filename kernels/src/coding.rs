@@ -211,7 +211,9 @@ impl CodedMatrix {
             let blocks = first..(first + TOGETHER).min(self.shape.blocks());
             let whole = self.rows_of(blocks.end - 1).len() == self.shape.block;
             if blocks.len() == TOGETHER && whole {
-                if let Some(bad) = self.decode_together(first, &mut out) {
+                if let Some(bad) =
+                    self.decode_together(std::array::from_fn(|i| first + i), &mut out)
+                {
                     return Err(CodingError::Block(bad));
                 }
             } else {
@@ -231,19 +233,35 @@ impl CodedMatrix {
         Ok(())
     }
 
+    /// Decodes some whole blocks, in any order, into their rows, `[blocks, rows of a block, columns]`;
+    /// a damaged one.
+    ///
+    /// # Panics
+    /// When there is no such block.
+    pub fn decode_blocks(&self, blocks: &[usize], out: &mut [i8]) -> Option<usize> {
+        let size = self.shape.block * self.shape.columns;
+        let (fours, rest) = blocks.as_chunks();
+        let (of_fours, of_rest) = out.split_at_mut(fours.len() * TOGETHER * size);
+        let mut of_fours = fours.iter().zip(of_fours.chunks_mut((TOGETHER * size).max(1)));
+        let mut of_rest = rest.iter().zip(of_rest.chunks_mut(size.max(1)));
+        of_fours.find_map(|(four, out)| self.decode_together(*four, out)).or_else(|| {
+            of_rest.find_map(|(block, out)| (!self.decode_block(*block, out)).then_some(*block))
+        })
+    }
+
     /// Decodes [`TOGETHER`] whole blocks side by side; a damaged one.
-    fn decode_together(&self, first: usize, out: &mut [i8]) -> Option<usize> {
+    fn decode_together(&self, blocks: [usize; TOGETHER], out: &mut [i8]) -> Option<usize> {
         let CodedShape { columns, block, .. } = self.shape;
-        let mut cursors: [Cursor<'_>; TOGETHER] = std::array::from_fn(|i| self.cursor(first + i));
+        let mut cursors: [Cursor<'_>; TOGETHER] = blocks.map(|block| self.cursor(block));
         for row in 0..block {
-            let models: [&Model; TOGETHER] =
-                std::array::from_fn(|i| self.model((first + i) * block + row));
-            let mut rows =
-                out.chunks_mut(block * columns).map(|out| &mut out[row * columns..][..columns]);
+            let models: [&Model; TOGETHER] = blocks.map(|index| self.model(index * block + row));
+            let mut rows = out
+                .chunks_mut((block * columns).max(1))
+                .map(|out| &mut out[row * columns..][..columns]);
             let (Some(a), Some(b), Some(c), Some(d)) =
                 (rows.next(), rows.next(), rows.next(), rows.next())
             else {
-                return Some(first);
+                return Some(blocks[0]);
             };
             let [mut w, mut x, mut y, mut z] = cursors;
             for (((a, b), c), d) in a.iter_mut().zip(b).zip(c).zip(d) {
@@ -254,6 +272,6 @@ impl CodedMatrix {
             }
             cursors = [w, x, y, z];
         }
-        cursors.iter().position(|cursor| !cursor.is_done()).map(|bad| first + bad)
+        cursors.iter().position(|cursor| !cursor.is_done()).map(|bad| blocks[bad])
     }
 }

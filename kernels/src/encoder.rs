@@ -14,7 +14,7 @@ pub use parameters::{
     WordTable,
 };
 
-use crate::cpu::eight_bits::MOST_DEPTH;
+use crate::cpu::eight_bits::{MOST_DEPTH, Trains};
 use crate::cpu::encoder::LayerDropout;
 use crate::cpu::encoder::Queries;
 use crate::reference::Place;
@@ -141,6 +141,9 @@ impl Encoder {
                  or bf16"
             );
         }
+        if options.precision == Precision::Int8 && !Trains::HERE {
+            bail!("products of 8-bit integers are for training, which pages do not: choose f32");
+        }
         if options.precision == Precision::Int8
             && let Some(size) = parameters.widest().filter(|size| *size > MOST_DEPTH)
         {
@@ -165,6 +168,10 @@ impl Encoder {
         self.check(input)?;
         match &self.fused {
             Some(fused) if !input.input_ids.is_empty() => fused.forward(input),
+            // The twin would make a page's engine larger by a sixth.
+            _ if cfg!(target_arch = "wasm32") => {
+                bail!("a page computes at least one token, in at least one layer")
+            }
             _ => reference::encoder(&self.parameters, input, self.options.precision),
         }
     }

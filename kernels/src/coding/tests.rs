@@ -49,6 +49,29 @@ fn a_matrix_comes_back_as_it_was_and_so_does_each_block() {
 }
 
 #[test]
+fn blocks_are_decoded_in_any_order_and_the_first_damaged_one_is_named() {
+    let shape = CodedShape { rows: 24, columns: 50, block: 2 };
+    let integers = random(24, 50, 5);
+    let good = encode(&integers, shape);
+    let matrix = CodedMatrix::new(good.clone()).unwrap();
+    let mut bad = good;
+    // In the last word of block 7.
+    bad[matrix.starts[8] as usize - 1] ^= 1;
+    let damaged = CodedMatrix::new(bad).unwrap();
+    for blocks in
+        [&[][..], &[11], &[3, 3, 0], &[9, 1, 7, 4], &[0, 2, 7, 8, 5], &[1, 2, 3, 4, 11, 7]]
+    {
+        let expected: Vec<i8> =
+            blocks.iter().flat_map(|block| integers[block * 100..][..100].to_vec()).collect();
+        let mut found = vec![99; expected.len()];
+        assert_eq!(matrix.decode_blocks(blocks, &mut found), None);
+        assert!(found == expected, "{blocks:?}");
+        let bad = damaged.decode_blocks(blocks, &mut found);
+        assert_eq!(bad, blocks.contains(&7).then_some(7), "{blocks:?}");
+    }
+}
+
+#[test]
 fn equal_integers_and_all_integers_are_coded() {
     let shape = CodedShape { rows: 8, columns: 32, block: 4 };
     let all: Vec<i8> = (0..=255u8).map(|byte| byte as i8).collect();

@@ -19,6 +19,7 @@ pub fn round_rows(from: &[f32], from_ld: usize, width: usize, out: &mut [Bf16], 
 
 /// Elsewhere there is none.
 #[cfg(not(target_arch = "x86_64"))]
+#[cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "pages have none"))]
 pub fn round_rows(_: &[f32], _: usize, _: usize, _: &mut [Bf16], _: usize) -> bool {
     false
 }

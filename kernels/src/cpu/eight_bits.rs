@@ -25,6 +25,31 @@ use super::dispatch;
 use super::int8::{Tile, full_range_tile};
 use super::lanes::ROUND;
 
+/// What there is only where such products are. A page does not train: nothing that holds this exists
+/// there, so that what is done with it takes no room in the page's engine.
+#[cfg(not(target_arch = "wasm32"))]
+#[derive(Debug, Clone, Copy)]
+pub struct Trains;
+#[cfg(target_arch = "wasm32")]
+#[derive(Debug, Clone, Copy)]
+pub enum Trains {}
+
+impl Trains {
+    /// Whether there are such products.
+    pub const HERE: bool = !cfg!(target_arch = "wasm32");
+
+    /// # Panics
+    /// Where there are none: a caller's mistake.
+    #[cfg(not(target_arch = "wasm32"))]
+    fn here() -> Self {
+        Self
+    }
+    #[cfg(target_arch = "wasm32")]
+    fn here() -> Self {
+        panic!("a page does not train")
+    }
+}
+
 /// So much may be summed: of the largest integers 32 bits hold no more.
 pub const MOST_DEPTH: usize = 1 << 16;
 

@@ -76,6 +76,7 @@ impl Element for f32 {
 /// The upper half of an f32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Pod, Zeroable)]
 #[repr(transparent)]
+#[cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "pages have none"))]
 pub struct Bf16(u16);
 
 impl Element for Bf16 {

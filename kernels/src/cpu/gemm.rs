@@ -116,6 +116,7 @@ pub fn f32_kernel(isa: Isa) -> Kernel<f32> {
 }
 
 /// The kernel for bf16 operands.
+#[cfg_attr(target_arch = "wasm32", allow(dead_code, reason = "pages have none"))]
 pub fn bf16_kernel(isa: Isa) -> Kernel<Bf16> {
     match isa {
         #[cfg(target_arch = "x86_64")]

@@ -63,6 +63,8 @@ pub struct Tile {
     pub depth: usize,
     /// Bytes of an activation.
     pub activation_bytes: usize,
+    /// What it reads behind each row of activations, where there is such a thing.
+    tail: Option<Tail>,
     /// Whether it is faster where sums of products fit 16 bits.
     asks_for_spans: bool,
     /// Whether it is AVX-512-VNNI's.
@@ -71,6 +73,14 @@ pub struct Tile {
     run: unsafe fn(&Raw),
     /// What products have to set up, where there is such a thing.
     hold: Option<unsafe fn() -> Option<Held>>,
+}
+
+/// What lies behind a row.
+#[derive(Debug, Clone, Copy)]
+struct Tail {
+    bytes: usize,
+    /// Fills it in, of a row that is padded with zeros and has it at its end.
+    fill: fn(&mut [u8]),
 }
 
 /// Operands of one panel, whose bounds were checked.
@@ -187,6 +197,11 @@ impl Tile {
         self.hold.and_then(|hold| unsafe { hold() })
     }
 
+    /// Bytes of a row of so many activations and of what lies behind it.
+    fn row_bytes(&self, depth: usize) -> usize {
+        depth * self.activation_bytes + self.tail.map_or(0, |tail| tail.bytes)
+    }
+
     /// Products of rows of activations, `a_stride` bytes apart, with one panel, of whose first spans
     /// `fits` says whether all sums fit 16 bits: `[rows, columns]`, rows `c_stride` apart.
     ///
@@ -208,7 +223,7 @@ impl Tile {
             return;
         }
         assert!(rows.is_multiple_of(self.rows) && depth.is_multiple_of(self.depth));
-        assert!(a.len() >= (rows - 1) * a_stride + depth * self.activation_bytes);
+        assert!(a.len() >= (rows - 1) * a_stride + self.row_bytes(depth));
         assert!(panel.len() >= depth * self.columns && depth >= fits.len() * SPAN);
         assert!(c.len() >= (rows - 1) * c_stride + self.columns);
         let raw = Raw {

@@ -53,8 +53,17 @@ impl Runs {
     /// rows a short run is padded.
     const FEW: usize = 8;
 
-    /// The most rows of such a run.
-    const MOST_ROWS: usize = 32;
+    /// The most rows of such a run. Plain WebAssembly SIMD prepares a weight once a run, which longer
+    /// runs are worth more than what they lose in the second cache.
+    const MOST_ROWS: usize = if cfg!(all(
+        target_arch = "wasm32",
+        target_feature = "simd128",
+        not(target_feature = "relaxed-simd")
+    )) {
+        128
+    } else {
+        32
+    };
 
     /// Cuts so many rows into runs of whole blocks of [`BLOCK`].
     pub fn of(rows: usize) -> Self {

@@ -1,6 +1,6 @@
 //! A weight as signed integers of 8 bits, in the order in which tiles read it.
 
-use super::{LEAST, MOST_DEPTH, ROUND};
+use super::{LEAST, MOST_DEPTH, ROUND, Trains};
 use crate::cpu::int8::Tile;
 use crate::cpu::lanes::range;
 use crate::cpu::math::{each, lanes, one_by_one};
@@ -28,6 +28,7 @@ pub struct Panels8 {
     depth: usize,
     /// The same without padding.
     width: usize,
+    trains: Trains,
 }
 
 impl Panels8 {
@@ -46,6 +47,7 @@ impl Panels8 {
             count,
             depth: padded,
             width: depth,
+            trains: Trains::here(),
         }
     }
 
@@ -116,6 +118,7 @@ pub struct WeightRows8<'a> {
     straight: Vec<&'a mut [i8]>,
     factors: &'a mut [f32],
     partial: &'a mut [i32],
+    _trains: Trains,
 }
 
 /// How many rows of a weight a task packs: whole panels, and whole groups.
@@ -132,7 +135,7 @@ pub fn weight_rows<'a>(
     partial: &'a mut [i32],
 ) -> Vec<WeightRows8<'a>> {
     let (columns, rows) = (forward.tile.columns, rows_together());
-    let depth = forward.depth;
+    let (depth, trains) = (forward.depth, forward.trains);
     let parts = forward.data.chunks_mut((rows * depth).max(1));
     let parts = parts.zip(forward.sums.chunks_mut(rows)).zip(forward.scales.chunks_mut(rows));
     let mut pieces: Vec<_> = parts
@@ -148,6 +151,7 @@ pub fn weight_rows<'a>(
                 straight,
                 factors,
                 partial,
+                _trains: trains,
             }
         })
         .collect();

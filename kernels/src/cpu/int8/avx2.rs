@@ -13,6 +13,7 @@ pub const TILE: Tile = Tile {
     group: 4,
     depth: DEPTH,
     activation_bytes: 1,
+    tail: None,
     asks_for_spans: true,
     by_vnni: false,
     run,

@@ -1,6 +1,6 @@
 //! Weights and tables as they come out of a bundle.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Int8Panels, WEIGHT_LIMIT, tile};
 use crate::coding::{CodedMatrix, CodingError};
@@ -73,25 +73,24 @@ impl CodedTable {
         ids.sort_unstable();
         ids.dedup();
         let mut integers = vec![0i8; ids.len() * columns];
-        let damaged = AtomicU32::new(NONE);
+        let damaged = AtomicUsize::new(NONE);
+        let blocks: Vec<usize> = ids.iter().map(|id| *id as usize).collect();
         let size = (ROWS_TOGETHER * columns).max(1);
-        let tasks = ids.chunks(ROWS_TOGETHER).zip(integers.chunks_mut(size));
-        for_each(tasks.collect(), |_, (ids, out): (&[u32], &mut [i8])| {
-            for (id, out) in ids.iter().zip(out.chunks_mut(columns.max(1))) {
-                if !self.rows.decode_block(*id as usize, out) {
-                    damaged.fetch_min(*id, Ordering::Relaxed);
-                }
+        let tasks = blocks.chunks(ROWS_TOGETHER).zip(integers.chunks_mut(size));
+        for_each(tasks.collect(), |_, (blocks, out): (&[usize], &mut [i8])| {
+            if let Some(block) = self.rows.decode_blocks(blocks, out) {
+                damaged.fetch_min(block, Ordering::Relaxed);
             }
         });
         match damaged.into_inner() {
             NONE => Ok(DecodedRows { table: self, ids, integers }),
-            id => Err(id),
+            row => Err(row as u32),
         }
     }
 }
 
 /// No table is as long.
-const NONE: u32 = u32::MAX;
+const NONE: usize = usize::MAX;
 
 /// How many rows a task decodes.
 const ROWS_TOGETHER: usize = 16;

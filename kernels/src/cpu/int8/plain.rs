@@ -9,6 +9,7 @@ pub const TILE: Tile = Tile {
     group: GROUP,
     depth: DEPTH,
     activation_bytes: 1,
+    tail: None,
     asks_for_spans: false,
     #[cfg(target_arch = "x86_64")]
     by_vnni: false,

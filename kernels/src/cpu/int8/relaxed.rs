@@ -22,6 +22,7 @@ pub fn tile() -> Tile {
         group: 4,
         depth: DEPTH,
         activation_bytes: 1,
+        tail: None,
         asks_for_spans: saturates,
         run,
         hold: None,

@@ -29,7 +29,7 @@ impl QuantizedRows {
     /// Room for so many rows of so many columns. What lies behind a row and behind the last one is of
     /// no account: weights are 0 there, and nobody looks at such rows' products.
     pub fn begin(&mut self, tile: &Tile, rows: usize, columns: usize) {
-        self.stride = columns.next_multiple_of(tile.depth) * tile.activation_bytes;
+        self.stride = tile.row_bytes(columns.next_multiple_of(tile.depth));
         // Where a tile's rows would crowd into few sets of the first cache, they are a line apart more.
         if tile.rows >= 16 && self.stride.is_multiple_of(16 * size_of::<Line>()) {
             self.stride += size_of::<Line>();
@@ -104,6 +104,11 @@ impl QuantizedRows {
         fill(&mut self.bytes);
         let wide: &mut [u16] = bytemuck::cast_slice_mut(out);
         wide.iter_mut().zip(&self.bytes).for_each(|(to, from)| *to = u16::from(*from));
+        if let Some(tail) = tile.tail {
+            let row = &mut data[row * self.stride..][..self.stride];
+            row[columns * tile.activation_bytes..].fill(0);
+            (tail.fill)(row);
+        }
     }
 }
 

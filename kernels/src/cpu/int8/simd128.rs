@@ -1,46 +1,132 @@
-//! Tiles by plain WebAssembly SIMD, which multiplies 16-bit numbers: weights are widened as they
-//! are loaded, activations lie widened.
+//! Tiles by plain WebAssembly SIMD, which multiplies 16-bit numbers: activations lie widened, and a
+//! panel is widened for all rows that it is multiplied with.
+//!
+//! Such processors as there are spend their time on instructions, and half of them add products up.
+//! So each multiplication is of two sums: (a0 + w2) · (a2 + w0) has a0 · w0 and a2 · w2 in it, two
+//! products in the place of one, and besides a0 · a2, which is the same for all columns, and w0 · w2,
+//! which is the same for all rows. Winograd, A new algorithm for inner product (1968). Exact, for
+//! they are integers.
 
 use std::arch::wasm32::*;
+use std::mem::MaybeUninit;
 
-use super::{DEPTH, Raw, Tile};
+use super::{Raw, Tail, Tile};
 
-/// 4 × 8.
+/// 4 × 8, and 3 × 8 where there are many rows.
 pub const TILE: Tile = Tile {
     rows: ROWS,
-    columns: 8,
+    columns: COLUMNS,
     group: 2,
     depth: DEPTH,
     activation_bytes: 2,
+    tail: Some(Tail { bytes: TAIL, fill: put_cross }),
     asks_for_spans: false,
     run,
     hold: None,
 };
 
+/// What fewer than [`MANY`] rows are multiplied by.
 const ROWS: usize = 4;
+const COLUMNS: usize = 8;
+/// So many rows pay for widening a panel.
+const MANY: usize = 32;
+/// What a round of the loops takes of the depth.
+const DEPTH: usize = 16;
+/// Behind a row of activations: a vector.
+const TAIL: usize = size_of::<v128>();
+/// Widened together: with the rows it is multiplied with it stays in the first cache.
+const WIDENED: usize = 512;
+
+type Rows = unsafe extern "C" fn(
+    *const u8,
+    usize,
+    *const u8,
+    *const u8,
+    usize,
+    usize,
+    *const u8,
+    *mut i32,
+    usize,
+    usize,
+    usize,
+);
 
 unsafe extern "C" {
     /// Adds products to `sums`, of each row two vectors: of four rows of activations, `stride` bytes
     /// apart, with a panel of 8 columns, for `count` eights of the depth; at least one. `simd128.s` has
-    /// it, which the page's engine includes, as `by_spans.rs` says.
+    /// these, which the page's engine includes, as `by_spans.rs` says.
     fn pagebert_eights(a: *const u8, stride: usize, b: *const i8, sums: *mut i32, count: usize);
+
+    /// Products of sums, added to a start: of `blocks` blocks of 2 rows of activations with a widened
+    /// panel, for `count` sixteens of the depth. Rows of activations, of starts and of sums are so
+    /// many bytes apart, the last four columns' starts `half` bytes from the first four's; to all
+    /// starts `cross` is added, of 8 columns. No count may be 0.
+    fn pagebert_rows_2(
+        a: *const u8,
+        a_stride: usize,
+        b: *const u8,
+        start: *const u8,
+        start_stride: usize,
+        half: usize,
+        cross: *const u8,
+        c: *mut i32,
+        c_stride: usize,
+        count: usize,
+        blocks: usize,
+    );
+
+    /// The same of blocks of 3.
+    fn pagebert_rows_3(
+        a: *const u8,
+        a_stride: usize,
+        b: *const u8,
+        start: *const u8,
+        start_stride: usize,
+        half: usize,
+        cross: *const u8,
+        c: *mut i32,
+        c_stride: usize,
+        count: usize,
+        blocks: usize,
+    );
 }
 
-const _: () = assert!(DEPTH == 8);
+/// Puts the negative sum of a row's own products behind it, four times: of each four activations the
+/// first with the third and the second with the last.
+fn put_cross(row: &mut [u8]) {
+    let mut sums = i32x4_splat(0);
+    for at in (0..row.len() - TAIL).step_by(16) {
+        // SAFETY: sixteen bytes of the row, and those four bytes further, the last of which the tail
+        // has. Of the four sums of two products the second and the last are of no use.
+        unsafe {
+            let row = row.as_ptr().add(at);
+            let across = i32x4_dot_i16x8(v128_load(row.cast()), v128_load(row.add(4).cast()));
+            sums = i32x4_add(sums, across);
+        }
+    }
+    let sum = -i32x4_extract_lane::<0>(sums) - i32x4_extract_lane::<2>(sums);
+    let tail = row.len() - TAIL;
+    row[tail..].as_chunks_mut().0.iter_mut().for_each(|to| *to = sum.to_le_bytes());
+}
 
 /// # Safety
 /// The product's bounds must hold.
 unsafe fn run(product: &Raw) {
+    // SAFETY: the caller's promise.
+    unsafe { if product.rows < MANY { by_products(product) } else { by_sums(product) } }
+}
+
+/// # Safety
+/// The product's bounds must hold.
+unsafe fn by_products(product: &Raw) {
     for first in (0..product.rows).step_by(ROWS) {
         let mut sums = [[i32x4_splat(0); 2]; ROWS];
         // SAFETY: within the bounds that were checked for the whole product: `ROWS` rows from
         // `first` on, of two bytes each, and groups of 2 · 8 bytes of the panel.
         unsafe {
-            if product.depth > 0 {
-                let a = product.a.add(first * product.a_stride);
-                let sums = sums.as_mut_ptr().cast();
-                pagebert_eights(a, product.a_stride, product.b, sums, product.depth / 8);
-            }
+            let a = product.a.add(first * product.a_stride);
+            let to = sums.as_mut_ptr().cast();
+            pagebert_eights(a, product.a_stride, product.b, to, product.depth / 8);
             for (row, sums) in sums.iter().enumerate() {
                 let c = product.c.add((first + row) * product.c_stride);
                 v128_store(c.cast(), sums[0]);
@@ -48,4 +134,60 @@ unsafe fn run(product: &Raw) {
             }
         }
     }
+}
+
+/// # Safety
+/// The product's bounds must hold.
+unsafe fn by_sums(product: &Raw) {
+    let mut room = [MaybeUninit::<v128>::uninit(); WIDENED];
+    let (a_stride, c_stride) = (product.a_stride, product.c_stride * size_of::<i32>());
+    // Rows come in fours: what threes leave of them are two, or four.
+    let threes = (product.rows - product.rows * 2 % 3 * 2) / 3;
+    let twos = (product.rows - 3 * threes) / 2;
+    for first in (0..product.depth).step_by(WIDENED) {
+        let depth = WIDENED.min(product.depth - first);
+        // SAFETY: so much of the panel is left.
+        let cross = unsafe { widen(product.b.add(first * COLUMNS), &mut room[..depth]) };
+        for (run, row, blocks) in
+            [(pagebert_rows_3 as Rows, 0, threes), (pagebert_rows_2 as Rows, 3 * threes, twos)]
+        {
+            if blocks == 0 {
+                continue;
+            }
+            // SAFETY: within the bounds that were checked for the whole product: so many rows from
+            // `row` on, of two bytes an activation and the tail behind all, and of 8 columns.
+            unsafe {
+                let a = product.a.add(row * a_stride);
+                let c = product.c.add(row * product.c_stride);
+                let (start, start_stride, half) = match first {
+                    0 => (a.add(2 * product.depth), a_stride, 0),
+                    _ => (c.cast_const().cast(), c_stride, 16),
+                };
+                let (a, b, cross) = (a.add(2 * first), room.as_ptr().cast(), cross.as_ptr().cast());
+                let count = depth / DEPTH;
+                run(a, a_stride, b, start, start_stride, half, cross, c, c_stride, count, blocks);
+            }
+        }
+    }
+}
+
+/// Widens so much of a panel, a multiple of 4, and gives each column's negative sum of its own
+/// products: of each four weights the first with the third and the second with the last.
+///
+/// # Safety
+/// There must be so much of the panel.
+unsafe fn widen(b: *const i8, room: &mut [MaybeUninit<v128>]) -> [v128; 2] {
+    let mut cross = [i32x4_splat(0); 2];
+    for (four, to) in room.as_chunks_mut::<4>().0.iter_mut().enumerate() {
+        // SAFETY: four elements of the depth are 32 bytes of the panel.
+        let wide: [v128; 4] = unsafe {
+            let b = b.add(4 * COLUMNS * four);
+            std::array::from_fn(|index| i16x8_load_extend_i8x8(b.add(8 * index)))
+        };
+        for (half, cross) in cross.iter_mut().enumerate() {
+            *cross = i32x4_sub(*cross, i32x4_dot_i16x8(wide[half], wide[2 + half]));
+        }
+        *to = wide.map(MaybeUninit::new);
+    }
+    cross
 }
