@@ -20,6 +20,8 @@ mod sequences;
 pub use adamw::{AdamW, AdamWConfig};
 pub use cpu::encoder::LayerDropout;
 pub use cpu::encoder::Queries;
+#[cfg(feature = "checks")]
+pub use cpu::int8::checks::every_tile_gives_the_same_integers;
 pub use cpu::isa;
 pub use cpu::parallel::wake as wake_threads;
 pub use dropout::{Dropout, DropoutKey};

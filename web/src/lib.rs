@@ -144,3 +144,10 @@ impl Job {
 pub fn last_panic() -> Option<String> {
     error::last_panic()
 }
+
+/// Checks the kernels' tiles here.
+#[cfg(feature = "checks")]
+#[wasm_bindgen(js_name = checkTiles)]
+pub fn check_tiles() {
+    pagebert_kernels::every_tile_gives_the_same_integers();
+}

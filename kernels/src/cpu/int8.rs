@@ -14,6 +14,8 @@ mod attention;
 mod avx2;
 #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
 mod by_spans;
+#[cfg(any(test, feature = "checks"))]
+pub(crate) mod checks;
 mod coded;
 mod finish;
 mod linear;

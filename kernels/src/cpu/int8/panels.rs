@@ -45,7 +45,7 @@ pub(super) enum Integers<'a> {
 
 impl Int8Panels {
     /// Panels of integers `[out, in]`, each with its output's scale. `row` fills in an output's.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "checks"))]
     pub(in crate::cpu) fn with(
         tile: Tile,
         mut row: impl FnMut(usize, &mut [i8]),

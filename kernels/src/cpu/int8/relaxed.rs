@@ -14,7 +14,16 @@ use super::{DEPTH, Raw, Tile};
 
 /// The tile that is faster here.
 pub fn tile() -> Tile {
-    let saturates = saturates();
+    of(saturates())
+}
+
+/// Both, which give the same integers everywhere.
+#[cfg(feature = "checks")]
+pub fn tiles() -> [Tile; 2] {
+    [false, true].map(of)
+}
+
+fn of(saturates: bool) -> Tile {
     let (rows, run): (_, unsafe fn(&Raw)) = if saturates { (1, in_pairs) } else { (ROWS, at_once) };
     Tile {
         rows,
