@@ -53,16 +53,14 @@ impl Runs {
     /// rows a short run is padded.
     const FEW: usize = 8;
 
-    /// The most rows of such a run. Plain WebAssembly SIMD prepares a weight once a run, which longer
-    /// runs are worth more than what they lose in the second cache.
-    const MOST_ROWS: usize = if cfg!(all(
-        target_arch = "wasm32",
-        target_feature = "simd128",
-        not(target_feature = "relaxed-simd")
-    )) {
-        128
-    } else {
+    /// The most rows of such a run. A page waits for memory longer, as it cannot ask for it beforehand,
+    /// and plain WebAssembly SIMD prepares a weight once a run besides.
+    const MOST_ROWS: usize = if !cfg!(target_arch = "wasm32") {
         32
+    } else if cfg!(target_feature = "relaxed-simd") {
+        64
+    } else {
+        128
     };
 
     /// Cuts so many rows into runs of whole blocks of [`BLOCK`].
