@@ -237,9 +237,10 @@ impl CodedMatrix {
     /// a damaged one.
     ///
     /// # Panics
-    /// When there is no such block.
+    /// When there is no such block, or the room is not theirs: a caller's mistake.
     pub fn decode_blocks(&self, blocks: &[usize], out: &mut [i8]) -> Option<usize> {
         let size = self.shape.block * self.shape.columns;
+        assert_eq!(out.len(), blocks.len() * size, "room for all rows");
         let (fours, rest) = blocks.as_chunks();
         let (of_fours, of_rest) = out.split_at_mut(fours.len() * TOGETHER * size);
         let mut of_fours = fours.iter().zip(of_fours.chunks_mut((TOGETHER * size).max(1)));

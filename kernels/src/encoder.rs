@@ -2,7 +2,8 @@
 //!
 //! Owns the choice between the fused encoder and its twin, the packed copies of the weights, and
 //! the glue to candle's autograd. One operation for all layers, because candle fills every
-//! intermediate gradient with zeros and adds to it, which costs more than the products here do.
+//! intermediate gradient with zeros and adds to it, which costs more than the products here do. In a
+//! page there is the fused encoder alone.
 
 mod fused;
 mod parameters;
@@ -14,11 +15,21 @@ pub use parameters::{
     WordTable,
 };
 
-use crate::cpu::eight_bits::{MOST_DEPTH, Trains};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::cpu::Bf16;
+use crate::cpu::eight_bits::MOST_DEPTH;
 use crate::cpu::encoder::LayerDropout;
 use crate::cpu::encoder::Queries;
 use crate::reference::Place;
 use crate::{Dropout, Gradients, Sequences, reference};
+
+/// Whether this is for a page, which computes in f32 or in its bundle's integers, by the fused encoder:
+/// code for all else would make its engine larger by a half.
+const IN_PAGE: bool = cfg!(target_arch = "wasm32");
+
+/// There nothing is made of it.
+#[cfg(target_arch = "wasm32")]
+type Bf16 = f32;
 
 /// What the operands of products are kept in. Sums, weights and their updates are f32 always.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +131,7 @@ impl Encoder {
     /// it says so to [`Gradients::weights_changed`].
     ///
     /// # Errors
-    /// When shapes do not fit one another.
+    /// When shapes do not fit one another, or nothing here computes in such a way.
     pub fn new(parameters: EncoderParameters, options: EncoderOptions) -> Result<Self> {
         parameters.check()?;
         let fusible = parameters.all().all(|parameter| {
@@ -130,6 +141,12 @@ impl Encoder {
         let learns = parameters.all().any(|parameter| parameter.value.is_variable());
         let fused =
             fusible && !parameters.layers.is_empty() && learns == options.gradients.is_some();
+        if IN_PAGE && (!fused || options.precision != Precision::F32) {
+            bail!(
+                "a page computes in f32, or integers beside it, by the fused encoder alone: of layers \
+                 whose weights are f32 and do not learn"
+            );
+        }
         let int8 = parameters.is_int8() || parameters.word.parameter().is_none();
         if int8 && (learns || options.precision != Precision::F32) {
             bail!("integers are for inference, and for f32 beside them");
@@ -140,9 +157,6 @@ impl Encoder {
                  weights are f32 on the processor, with gradients' slots where they learn. Choose f32 \
                  or bf16"
             );
-        }
-        if options.precision == Precision::Int8 && !Trains::HERE {
-            bail!("products of 8-bit integers are for training, which pages do not: choose f32");
         }
         if options.precision == Precision::Int8
             && let Some(size) = parameters.widest().filter(|size| *size > MOST_DEPTH)
@@ -163,15 +177,13 @@ impl Encoder {
     /// The hidden states of the last layer, f32: `[T, H]`, or `[B, H]` of first rows.
     ///
     /// # Errors
-    /// When an id has no row, or the device fails.
+    /// When an id has no row, or the device fails; in a page, where the twin is missing, also when there
+    /// is no token.
     pub fn forward(&self, input: &EncoderInput) -> Result<Tensor> {
         self.check(input)?;
         match &self.fused {
             Some(fused) if !input.input_ids.is_empty() => fused.forward(input),
-            // The twin would make a page's engine larger by a sixth.
-            _ if cfg!(target_arch = "wasm32") => {
-                bail!("a page computes at least one token, in at least one layer")
-            }
+            _ if IN_PAGE => bail!("there is no token"),
             _ => reference::encoder(&self.parameters, input, self.options.precision),
         }
     }

@@ -1,10 +1,13 @@
-// The kernels' tiles as the engine's builds have them, against the scalar one: odd shapes, extreme numbers, bit by bit.
+// The kernels' tiles against the scalar one, compiled as the engine's builds are: odd shapes, extreme numbers, bit by bit.
+// scripts/build-web --checks makes them; PAGEBERT_CHECKS is where.
 
 import assert from 'node:assert/strict';
 import fs from 'node:fs';
+import path from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { fileURLToPath } from 'node:url';
 import { launch } from './support.js';
+
+const folder = process.env.PAGEBERT_CHECKS;
 
 describe('tiles', () => {
   /** @type {import('playwright-core').Browser} */
@@ -15,9 +18,8 @@ describe('tiles', () => {
   after(() => browser?.close());
 
   for (const build of ['simd', 'relaxed']) {
-    test(`of ${build} give the scalar one's integers`, { timeout: 300_000 }, async (t) => {
-      const file = fileURLToPath(new URL(`../../target/web/checks/${build}.wasm`, import.meta.url));
-      if (!fs.existsSync(file)) return t.skip('scripts/build-web --checks builds them');
+    test(`of ${build} give the scalar one's integers`, { timeout: 300_000, skip: folder === undefined && 'PAGEBERT_CHECKS is not set' }, async () => {
+      const file = path.join(String(folder), `${build}.wasm`);
       const page = await browser.newPage();
       const found = await page.evaluate(async (base64) => {
         const module = await WebAssembly.compile(Uint8Array.from(atob(base64), (c) => c.charCodeAt(0)));

@@ -27,26 +27,20 @@ use super::lanes::ROUND;
 
 /// What there is only where such products are. A page does not train: nothing that holds this exists
 /// there, so that what is done with it takes no room in the page's engine.
-#[cfg(not(target_arch = "wasm32"))]
 #[derive(Debug, Clone, Copy)]
-pub struct Trains;
-#[cfg(target_arch = "wasm32")]
-#[derive(Debug, Clone, Copy)]
-pub enum Trains {}
+pub struct Trains {
+    #[cfg(target_arch = "wasm32")]
+    _never: std::convert::Infallible,
+}
 
 impl Trains {
-    /// Whether there are such products.
-    pub const HERE: bool = !cfg!(target_arch = "wasm32");
-
     /// # Panics
-    /// Where there are none: a caller's mistake.
-    #[cfg(not(target_arch = "wasm32"))]
+    /// In a page, where no encoder of such products is made (`Encoder::new`).
     fn here() -> Self {
-        Self
-    }
-    #[cfg(target_arch = "wasm32")]
-    fn here() -> Self {
-        panic!("a page does not train")
+        #[cfg(target_arch = "wasm32")]
+        panic!("a page does not train");
+        #[cfg(not(target_arch = "wasm32"))]
+        Self {}
     }
 }
 

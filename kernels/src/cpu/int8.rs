@@ -65,7 +65,7 @@ pub struct Tile {
     pub depth: usize,
     /// Bytes of an activation.
     pub activation_bytes: usize,
-    /// What it reads behind each row of activations, where there is such a thing.
+    /// What it reads behind each row of activations of two bytes, where there is such a thing.
     tail: Option<Tail>,
     /// Whether it is faster where sums of products fit 16 bits.
     asks_for_spans: bool,

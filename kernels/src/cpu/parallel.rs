@@ -69,7 +69,8 @@ impl Runs {
     }
 
     /// Cuts so many rows, none of which depends on others, so that a short text too is work for
-    /// several threads. A run is so short that what it makes of its rows stays in the second cache.
+    /// several threads. A run is so short that most of what it makes of its rows stays in the second
+    /// cache.
     pub fn of_independent(rows: usize) -> Self {
         Self::cut_in(rows, Self::FEW, Self::MOST_ROWS / Self::FEW)
     }

@@ -7,22 +7,15 @@ use candle_core::{
 };
 
 use super::{
-    EncoderInput, EncoderOptions, EncoderParameters, LayerParameters, LinearParameters,
+    Bf16, EncoderInput, EncoderOptions, EncoderParameters, LayerParameters, LinearParameters,
     LinearWeight, NormParameters, Parameter, Precision, WordTable,
 };
-#[cfg(not(target_arch = "wasm32"))]
-use crate::cpu::Bf16;
 use crate::cpu::embeddings::{self, Lookup, SavedEmbeddings, TableGradients, Tables, Words};
 use crate::cpu::encoder::{
     Int8Layer, Int8Layers, Int8Linear, Layer, Linear, Norm, PackedWeight, ProductsIn, Queries,
     Rows, Saved,
 };
 use crate::cpu::{Buffer, Element};
-
-/// A page computes in floats or in its bundle's integers. bf16 is f32 there, under another name: code
-/// for it would make the page's engine larger by a tenth.
-#[cfg(target_arch = "wasm32")]
-type Bf16 = f32;
 
 /// What clones of an encoder share.
 #[derive(Clone)]

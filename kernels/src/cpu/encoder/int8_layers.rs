@@ -1,7 +1,7 @@
 //! The layers in integers, for inference: equal to the bit on every processor, and without dropout.
 //!
 //! A block of rows goes from attention's context to the next layer's queries, keys and values
-//! without leaving the second cache, so threads wait for one another twice a layer, and
+//! while most of it is in the second cache, so threads wait for one another twice a layer, and
 //! once more in the last where few rows ask.
 
 use std::ops::Range;

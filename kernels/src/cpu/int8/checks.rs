@@ -47,6 +47,8 @@ pub fn every_tile_gives_the_same_integers() {
         (64, 16, 1536),
         (37, 11, 530),
         (42, 9, 24),
+        (36, 8, 512),
+        (32, 9, 33),
     ] {
         for (extreme, most) in [(false, 63), (false, 15), (true, 63)] {
             let weight = |o: usize, i: usize| match extreme {
@@ -67,7 +69,11 @@ pub fn every_tile_gives_the_same_integers() {
                 .map(|tile| {
                     let panels = Int8Panels::with(tile, row, &scales, inputs);
                     let mut y = vec![0f32; rows * outputs];
+                    // Behind rows lies what was there before.
                     let mut quantised = QuantizedRows::default();
+                    let (count, columns) = (rows + 3, inputs + 37);
+                    let before: Vec<f32> = (0..count * columns).map(|i| (i % 3) as f32).collect();
+                    quantised.quantise(&tile, &before, columns, (count, columns));
                     quantised.quantise(&tile, &x, inputs, (rows, inputs));
                     let out = (y.as_mut_slice(), outputs);
                     panels.multiply(&quantised, (Plain, None), out, &mut [], &mut Vec::new());

@@ -11,7 +11,7 @@ use crate::cpu::buffer::Line;
 use crate::cpu::lanes::{self, Extremes, Finish, Products};
 
 /// Columns whose products are finished together: whole panels of every tile, so that what happens to
-/// them runs in long vectors, and few enough that they stay in the first cache.
+/// them runs in long vectors, and few enough that those of 64 rows stay in the first cache.
 const STRIP: usize = 96;
 
 /// A quantised weight `[out, in]`, `w = q · scale[out]`, in the order in which tiles read it.
@@ -234,6 +234,7 @@ impl Int8Panels {
             integers.resize(padded * STRIP, 0);
         }
         let a = (rows.data(), rows.stride);
+        debug_assert!(rows.stride >= self.tile.row_bytes(self.depth), "rows of other columns");
         let _held = self.tile.hold();
         let begin = outputs.start / self.tile.columns * self.tile.columns;
         for first in (begin..outputs.end).step_by(STRIP) {

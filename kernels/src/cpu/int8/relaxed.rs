@@ -18,7 +18,7 @@ pub fn tile() -> Tile {
 }
 
 /// Both, which give the same integers everywhere.
-#[cfg(feature = "checks")]
+#[cfg(any(test, feature = "checks"))]
 pub fn tiles() -> [Tile; 2] {
     [false, true].map(of)
 }

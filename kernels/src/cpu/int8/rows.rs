@@ -27,7 +27,8 @@ pub struct QuantizedRows {
 pub(super) const MOST: f32 = 127.0;
 impl QuantizedRows {
     /// Room for so many rows of so many columns. What lies behind a row and behind the last one is of
-    /// no account: weights are 0 there, and nobody looks at such rows' products.
+    /// no account: weights are 0 there, and nobody looks at such rows' products. But where a tile has a
+    /// tail that is a sum over the row, there must be zeros before it.
     pub fn begin(&mut self, tile: &Tile, rows: usize, columns: usize) {
         self.stride = tile.row_bytes(columns.next_multiple_of(tile.depth));
         // Where a tile's rows would crowd into few sets of the first cache, they are a line apart more.
@@ -105,7 +106,8 @@ impl QuantizedRows {
         let wide: &mut [u16] = bytemuck::cast_slice_mut(out);
         wide.iter_mut().zip(&self.bytes).for_each(|(to, from)| *to = u16::from(*from));
         if let Some(tail) = tile.tail {
-            let row = &mut data[row * self.stride..][..self.stride];
+            let size = tile.row_bytes(columns.next_multiple_of(tile.depth));
+            let row = &mut data[row * self.stride..][..size];
             row[columns * tile.activation_bytes..].fill(0);
             (tail.fill)(row);
         }

@@ -30,11 +30,13 @@ const ROWS: usize = 4;
 const COLUMNS: usize = 8;
 /// So many rows pay for widening a panel.
 const MANY: usize = 32;
+/// As the loops in `simd128.s` have it.
+const _: () = assert!(DEPTH == 16 && COLUMNS == 8 && WIDENED.is_multiple_of(DEPTH));
 /// What a round of the loops takes of the depth.
 const DEPTH: usize = 16;
 /// Behind a row of activations: a vector.
 const TAIL: usize = size_of::<v128>();
-/// Widened together: with the rows it is multiplied with it stays in the first cache.
+/// Widened together: with the three rows at hand it stays in the first cache.
 const WIDENED: usize = 512;
 
 type Rows = unsafe extern "C" fn(
@@ -94,10 +96,11 @@ unsafe extern "C" {
 /// Puts the negative sum of a row's own products behind it, four times: of each four activations the
 /// first with the third and the second with the last.
 fn put_cross(row: &mut [u8]) {
+    assert!(row.len() >= TAIL && (row.len() - TAIL).is_multiple_of(16));
     let mut sums = i32x4_splat(0);
     for at in (0..row.len() - TAIL).step_by(16) {
-        // SAFETY: sixteen bytes of the row, and those four bytes further, the last of which the tail
-        // has. Of the four sums of two products the second and the last are of no use.
+        // SAFETY: sixteen bytes of the row, which has a multiple of them before its tail, and those four
+        // bytes further, the last of which the tail has. Of the four sums of two products the second and the last are of no use.
         unsafe {
             let row = row.as_ptr().add(at);
             let across = i32x4_dot_i16x8(v128_load(row.cast()), v128_load(row.add(4).cast()));
@@ -141,7 +144,7 @@ unsafe fn by_products(product: &Raw) {
 unsafe fn by_sums(product: &Raw) {
     let mut room = [MaybeUninit::<v128>::uninit(); WIDENED];
     let (a_stride, c_stride) = (product.a_stride, product.c_stride * size_of::<i32>());
-    // Rows come in fours: what threes leave of them are two, or four.
+    // What threes leave of rows, which come in fours, are two, four or none.
     let threes = (product.rows - product.rows * 2 % 3 * 2) / 3;
     let twos = (product.rows - 3 * threes) / 2;
     for first in (0..product.depth).step_by(WIDENED) {
@@ -155,7 +158,8 @@ unsafe fn by_sums(product: &Raw) {
                 continue;
             }
             // SAFETY: within the bounds that were checked for the whole product: so many rows from
-            // `row` on, of two bytes an activation and the tail behind all, and of 8 columns.
+            // `row` on, of two bytes an activation and the tail behind all, and of 8 columns. `widen` has
+            // written so much of the room, and neither count is 0.
             unsafe {
                 let a = product.a.add(row * a_stride);
                 let c = product.c.add(row * product.c_stride);
