@@ -100,7 +100,8 @@ fn put_cross(row: &mut [u8]) {
     let mut sums = i32x4_splat(0);
     for at in (0..row.len() - TAIL).step_by(16) {
         // SAFETY: sixteen bytes of the row, which has a multiple of them before its tail, and those four
-        // bytes further, the last of which the tail has. Of the four sums of two products the second and the last are of no use.
+        // bytes further, the last of which the tail has. Of the four sums of two products the second
+        // and the last are of no use.
         unsafe {
             let row = row.as_ptr().add(at);
             let across = i32x4_dot_i16x8(v128_load(row.cast()), v128_load(row.add(4).cast()));
