@@ -30,8 +30,6 @@ const ROWS: usize = 4;
 const COLUMNS: usize = 8;
 /// So many rows pay for widening a panel.
 const MANY: usize = 32;
-/// As the loops in `simd128.s` have it.
-const _: () = assert!(DEPTH == 16 && COLUMNS == 8 && WIDENED.is_multiple_of(DEPTH));
 /// What a round of the loops takes of the depth.
 const DEPTH: usize = 16;
 /// Behind a row of activations: a vector.
@@ -39,6 +37,10 @@ const TAIL: usize = size_of::<v128>();
 /// Widened together: with the three rows at hand it stays in the first cache.
 const WIDENED: usize = 512;
 
+/// As the loops in `simd128.s` have it.
+const _: () = assert!(DEPTH == 16 && COLUMNS == 8 && WIDENED.is_multiple_of(DEPTH));
+
+/// [`pagebert_rows_2`] and [`pagebert_rows_3`].
 type Rows = unsafe extern "C" fn(
     *const u8,
     usize,
