@@ -92,15 +92,22 @@ export async function chooseBuild({ threads, build: asked, signal }) {
 
 /**
  * @param {Build} build
- * @param {import('./download.js').Progress} progress
- * @param {AbortSignal} signal
- * @returns {Promise<{glue: string, wasm: Uint8Array<ArrayBuffer>}>} what the worker needs to start
+ * @returns {string} the address of the JavaScript around its wasm
  */
-export async function fetchEngine(build, progress, signal) {
+export function glueOf(build) {
   const glue = new URL(build.js, import.meta.url);
   // The glue has a stable name but only fits the wasm of its own build: a host that sends no cache headers must not
   // hand out an old one.
   glue.searchParams.set('v', build.sha256.slice(0, 16));
-  const wasm = await fetchExactly(new URL(build.wasm, import.meta.url), build.bytes, progress, signal);
-  return { glue: glue.href, wasm };
+  return glue.href;
+}
+
+/**
+ * @param {Build} build
+ * @param {import('./download.js').Progress} progress
+ * @param {AbortSignal} signal
+ * @returns {Promise<Uint8Array<ArrayBuffer>>} its wasm
+ */
+export function fetchWasm(build, progress, signal) {
+  return fetchExactly(new URL(build.wasm, import.meta.url), build.bytes, progress, signal);
 }

@@ -10,7 +10,7 @@
 
 import { WorkerBridge } from './bridge.js';
 import { Progress, fetchChunks, fetchFresh } from './download.js';
-import { chooseBuild, fetchEngine, requireFeatures } from './engine.js';
+import { chooseBuild, fetchWasm, glueOf, requireFeatures } from './engine.js';
 import { PagebertError, abortedBy } from './errors.js';
 
 export { PagebertError } from './errors.js';
@@ -69,8 +69,7 @@ export async function loadClassifier(url, { onProgress, threads, build: asked, s
     for (const { bytes } of files) progress.expect(bytes);
     progress.add(0);
 
-    const opened = fetchEngine(build, progress, loading.signal)
-      .then((fetched) => startEngine(bridge, build, fetched))
+    const opened = startEngine(bridge, build, fetchWasm(build, progress, loading.signal))
       .then(() => bridge.request('open', { manifest: manifestBytes }));
     const delivered = files.map(({ name, url, bytes }) => {
       const give = giver(bridge, name, opened);
@@ -157,9 +156,12 @@ export class Classifier {
 /**
  * @param {WorkerBridge} bridge
  * @param {import('./engine.js').Build & {threads: number}} build
- * @param {{glue: string, wasm: Uint8Array<ArrayBuffer>}} fetched
+ * @param {Promise<Uint8Array<ArrayBuffer>>} fetched its wasm, on its way
  */
-async function startEngine(bridge, { threads, sharedPages }, { glue, wasm }) {
+async function startEngine(bridge, build, fetched) {
+  const { threads, sharedPages } = build;
+  const glue = glueOf(build);
+  const [wasm] = await Promise.all([fetched, bridge.request('prepare', { glue })]);
   const engine = await bridge.request('start', { glue, wasm, sharedPages }, { transfer: [wasm.buffer] });
   if (!sharedPages) return;
   await bridge.addThreads(threads - 1, engine);
@@ -177,10 +179,9 @@ function giver(bridge, name, opened) {
   const waiting = [];
   return async (/** @type {Uint8Array<ArrayBuffer> | undefined} */ chunk = undefined) => {
     if (!chunk) return void await Promise.all(waiting);
-    await opened;
     // A chunk that is a part of a larger buffer cannot be handed over by itself.
     const own = chunk.byteLength === chunk.buffer.byteLength ? chunk : chunk.slice();
-    const taken = bridge.request('receive', { name, chunk: own }, { transfer: [own.buffer] });
+    const taken = opened.then(() => bridge.request('receive', { name, chunk: own }, { transfer: [own.buffer] }));
     // Whatever is wrong comes out where it is waited for.
     taken.catch(() => {});
     waiting.push(taken);

@@ -1,5 +1,5 @@
 // Owns the engine's life inside the worker: starting it, giving it the bundle, running requests in order. It must not
-// know about pages or addresses, and from `start` on it cannot reach the network.
+// know about pages or addresses, and from `prepare` on it cannot reach the network.
 
 import { removeNetwork } from './seal.js';
 
@@ -26,10 +26,18 @@ let current;
 
 /** What each request does; a result of `undefined` is fine. @type {Record<string, (request: Order) => any>} */
 const handlers = {
-  async start({ glue, wasm, sharedPages }) {
+  // While the page downloads the rest of the engine.
+  async prepare({ glue }) {
     try {
       engine = await import(glue);
       removeNetwork();
+    } catch (cause) {
+      throw notStarted(cause);
+    }
+  },
+
+  async start({ glue, wasm, sharedPages }) {
+    try {
       const module = await WebAssembly.compile(wasm);
       if (sharedPages) memory = sharedMemory(sharedPages);
       const exports = engine.initSync({ module, memory });
@@ -37,7 +45,7 @@ const handlers = {
       // What a thread needs to join in.
       return sharedPages ? { glue, module, memory } : undefined;
     } catch (cause) {
-      throw coded('engine', `The engine could not be started (${messageOf(cause)}). Upload the whole site folder again, or use a current browser.`);
+      throw notStarted(cause);
     }
   },
 
@@ -154,6 +162,11 @@ function describe(error) {
   }
   // The engine's own errors carry a code; anything else is a defect of this file.
   return { code: error?.code ?? 'worker', message: messageOf(error) };
+}
+
+/** @param {unknown} cause */
+function notStarted(cause) {
+  return coded('engine', `The engine could not be started (${messageOf(cause)}). Upload the whole site folder again, or use a current browser.`);
 }
 
 /** @param {string} code @param {string} message */

@@ -14,6 +14,9 @@ const job = JSON.parse(fs.readFileSync(process.argv[2], 'utf8'));
 /** @type {typeof import('playwright-core')} */
 const { chromium } = createRequire(path.join(job.npm, 'package.json'))('playwright-core');
 
+/** From a browser's start until it does nothing by itself. */
+const SETTLING_MS = 3000;
+
 /** As the browser tests start it. */
 function launch() {
   return chromium.launch({
@@ -175,6 +178,8 @@ async function load(server, { url, asTheyCome }, megabits) {
     /** @type {Promise<never>} */
     const failed = new Promise((_, reject) => page.on('pageerror', (error) => reject(new Error(`${url}: ${error}`))));
     failed.catch(() => {});
+    // Who visits a page has not started the browser for it: that keeps a core busy for about a second.
+    await new Promise((resolve) => setTimeout(resolve, SETTLING_MS));
     server.begin(megabits, asTheyCome);
     await page.goto(server.origin + url);
     const answered = url.startsWith('/site/') ? firstLabelOfSite(page) : page.waitForFunction(() => /** @type {any} */ (window).answered).then((handle) => handle.jsonValue());
