@@ -20,6 +20,7 @@ use crate::cpu::Bf16;
 use crate::cpu::eight_bits::MOST_DEPTH;
 use crate::cpu::encoder::LayerDropout;
 use crate::cpu::encoder::Queries;
+use crate::cpu::parallel::share;
 use crate::reference::Place;
 use crate::{Dropout, Gradients, Sequences, reference};
 
@@ -182,7 +183,9 @@ impl Encoder {
     pub fn forward(&self, input: &EncoderInput) -> Result<Tensor> {
         self.check(input)?;
         match &self.fused {
-            Some(fused) if !input.input_ids.is_empty() => fused.forward(input),
+            Some(fused) if !input.input_ids.is_empty() => {
+                share(input.input_ids.len(), || fused.forward(input))
+            }
             _ if IN_PAGE => bail!("there is no token"),
             _ => reference::encoder(&self.parameters, input, self.options.precision),
         }

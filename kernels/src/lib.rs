@@ -23,7 +23,6 @@ pub use cpu::encoder::Queries;
 #[cfg(feature = "checks")]
 pub use cpu::int8::checks::every_tile_gives_the_same_integers;
 pub use cpu::isa;
-pub use cpu::parallel::wake as wake_threads;
 pub use dropout::{Dropout, DropoutKey};
 pub use encoder::{
     Encoder, EncoderDropout, EncoderInput, EncoderOptions, EncoderParameters, LayerParameters,

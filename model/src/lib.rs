@@ -15,7 +15,6 @@ pub mod weights;
 pub use batch::Batch;
 pub use bert::BertForSequenceClassification;
 pub use config::BertConfig;
-pub use pagebert_kernels::wake_threads;
 pub use tokenize::TextTokenizer;
 pub use weights::Weights;
 

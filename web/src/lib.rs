@@ -89,8 +89,6 @@ impl Classifier {
 
     /// Takes a text up.
     pub fn begin(&self, text: String) -> Job {
-        // They are awake by the time that the text is tokenized.
-        pagebert_model::wake_threads();
         Job { inner: Some(self.inner.begin(text)) }
     }
 

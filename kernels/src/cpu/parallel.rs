@@ -14,7 +14,7 @@ mod pool;
 #[path = "parallel/alone.rs"]
 mod pool;
 
-pub use pool::{for_each, threads, wake};
+pub use pool::{for_each, share, threads};
 
 // Native tests try what pages run.
 #[cfg(all(test, not(target_family = "wasm")))]
@@ -136,14 +136,20 @@ mod tests {
             }
         }
         // From threads of the pool as well, some of which may be the ones that look for work.
-        awake::wake();
-        sum.store(0, Ordering::Relaxed);
-        awake::for_each((0..8).collect(), |_, _: usize| {
-            awake::for_each((0..8).collect(), |_, _: usize| {
-                sum.fetch_add(1, Ordering::Relaxed);
+        let all = rayon::current_num_threads();
+        for (rows, threads) in [(0, 1), (31, 1), (32, all), (512, all)] {
+            sum.store(0, Ordering::Relaxed);
+            awake::share(rows, || {
+                assert_eq!(awake::threads(), threads);
+                awake::for_each((0..8).collect(), |_, _: usize| {
+                    awake::for_each((0..8).collect(), |_, _: usize| {
+                        sum.fetch_add(1, Ordering::Relaxed);
+                    });
+                });
             });
-        });
-        assert_eq!(sum.load(Ordering::Relaxed), 64);
+            assert_eq!(sum.load(Ordering::Relaxed), 64);
+            assert_eq!(awake::threads(), all);
+        }
     }
 
     #[test]

@@ -3,22 +3,51 @@
 //! rayon's threads give the processor to others some times before they sleep. In a browser that
 //! does nothing, so they sleep after a microsecond, and waking one takes a tenth of a millisecond:
 //! more than many a task. Here the thread that shares work out, and those that have helped it, look
-//! for more for a while.
+//! for more until all of it is done.
+//!
+//! A system may wake a thread on the core of the one that wakes it, though another is idle. It looks
+//! after that every few milliseconds, but only for threads that are awake: those that sleep between
+//! tasks can stay on one core for good.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use rayon::Yield;
 
-/// How often a thread looks for work in vain before it sleeps: for about a millisecond, in which
-/// the one that shares work out does by itself what is not shared.
-const ROUNDS: usize = 5_000;
+/// Work on so many rows is worth waking threads.
+const WORTH_WAKING: usize = 32;
+
+/// How often a thread looks for work in vain before it sleeps, while there is more to come: for some
+/// ten milliseconds.
+const ROUNDS: usize = 50_000;
+
+/// The same when nobody knows of any: for less than a half.
+const FEW_ROUNDS: usize = 1_500;
+
+/// Whether there is more to come.
+static WORKING: AtomicBool = AtomicBool::new(false);
 
 /// Whether threads were woken of which none has gone to sleep again.
 static AWAKE: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     static STAYS: Cell<bool> = const { Cell::new(false) };
+    static ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does work on so many rows, with all threads if they are many, which stay awake until it is done.
+pub fn share<T>(rows: usize, work: impl FnOnce() -> T) -> T {
+    if rows < WORTH_WAKING {
+        let before = ALONE.replace(true);
+        let done = work();
+        ALONE.set(before);
+        return done;
+    }
+    WORKING.store(true, Ordering::Relaxed);
+    wake();
+    let done = work();
+    WORKING.store(false, Ordering::Relaxed);
+    done
 }
 
 /// Gives each item, with its number, to a task.
@@ -43,13 +72,13 @@ pub fn for_each<T: Send>(items: Vec<T>, task: impl Fn(usize, T) + Sync + Send) {
     });
 }
 
-/// How many threads there are.
+/// How many threads there are for what the caller has to do.
 pub fn threads() -> usize {
-    rayon::current_num_threads()
+    if ALONE.get() { 1 } else { rayon::current_num_threads() }
 }
 
-/// Wakes all threads, for work that is soon to come.
-pub fn wake() {
+/// Wakes all threads.
+fn wake() {
     if threads() > 1 && !AWAKE.swap(true, Ordering::Relaxed) {
         rayon::spawn_broadcast(|context| {
             // The first thread is the one that shares work out.
@@ -64,7 +93,7 @@ pub fn wake() {
 /// Works until there has been nothing to do for a while.
 fn stay() {
     let mut idle = 0;
-    while idle < ROUNDS {
+    while idle < if WORKING.load(Ordering::Relaxed) { ROUNDS } else { FEW_ROUNDS } {
         idle = if look_for_work() { 0 } else { idle + 1 };
     }
     AWAKE.store(false, Ordering::Relaxed);
