@@ -63,21 +63,27 @@ impl Runs {
         128
     };
 
+    /// How many of these each of several threads gets at least, as far as there are blocks. A page's
+    /// threads may come late, or share a core with others: who is faster then takes one more.
+    const LEAST_A_THREAD: usize = if cfg!(target_arch = "wasm32") { 2 } else { 1 };
+
     /// Cuts so many rows into runs of whole blocks of [`BLOCK`].
     pub fn of(rows: usize) -> Self {
-        Self::cut_in(rows, BLOCK, Self::MOST)
+        Self::cut_in(rows, BLOCK, Self::MOST, 1)
     }
 
     /// Cuts so many rows, none of which depends on others, so that a short text too is work for
     /// several threads. A run is so short that most of what it makes of its rows stays in the second
     /// cache.
     pub fn of_independent(rows: usize) -> Self {
-        Self::cut_in(rows, Self::FEW, Self::MOST_ROWS / Self::FEW)
+        let least = if threads() > 1 { Self::LEAST_A_THREAD } else { 1 };
+        Self::cut_in(rows, Self::FEW, Self::MOST_ROWS / Self::FEW, least)
     }
 
-    fn cut_in(rows: usize, block: usize, most: usize) -> Self {
+    /// `most` blocks in a run, and at least so many runs for each thread.
+    fn cut_in(rows: usize, block: usize, most: usize, least: usize) -> Self {
         let (blocks, threads) = (rows.div_ceil(block), threads());
-        let count = threads * blocks.div_ceil(threads * most);
+        let count = threads * blocks.div_ceil(threads * most).max(least);
         Self { rows, block, count: count.min(blocks) }
     }
 
