@@ -22,10 +22,12 @@ use crate::devices::DeviceSpec;
 use crate::run_record::RunRecord;
 use crate::settings::Precision;
 
-/// Tokens of a packed batch for each thread: enough to fill the processor's tiles, and little enough
-/// that what a layer hands to the next stays in the caches.
+/// Tokens of a packed batch on a processor: enough to fill its tiles, and little enough that what a
+/// layer hands to the next stays in the caches.
 const THREAD_TOKENS: usize = 512;
-/// Tokens of a packed batch at most.
+/// Batches that each thread has to itself before anybody hears of them.
+const BATCHES_A_THREAD: usize = 8;
+/// Tokens of a packed batch elsewhere.
 const BATCH_TOKENS: usize = 4096;
 
 /// A model ready to classify.
@@ -195,22 +197,26 @@ pub fn document_logits(
         documents.iter().map(|encoded| vec![Vec::new(); encoded.windows.len()]).collect();
     let mut unfinished: Vec<usize> =
         documents.iter().map(|encoded| encoded.windows.len()).collect();
-    let most = BATCH_TOKENS.min(THREAD_TOKENS * rayon::current_num_threads());
-    let mut rest = order.as_slice();
+    // On a processor threads work on batches of their own, and wait for one another in the end alone.
+    let (most, together) = match model.device().is_cpu() {
+        true => (THREAD_TOKENS, BATCHES_A_THREAD * rayon::current_num_threads()),
+        false => (BATCH_TOKENS, 1),
+    };
+    let batches = cut(&order, most, |at| window(*at).len());
     let mut finished = 0;
-    while !rest.is_empty() {
-        let mut tokens = 0;
-        let fit = rest.iter().take_while(|at| {
-            tokens += window(**at).len();
-            tokens <= most
-        });
-        let (chosen, after) = rest.split_at(fit.count().max(1));
-        rest = after;
-        let batch = Batch::pack(chosen.iter().map(|at| [window(*at)]))?;
-        // On one of the threads that share the work, which have to wake no other in each loop.
-        let found = rayon::scope(|_| model.window_logits(&batch, None))?;
-        let rows: Vec<Vec<f32>> = found.to_dtype(candle_core::DType::F32)?.to_vec2()?;
-        for ((document, window), row) in chosen.iter().zip(rows) {
+    for batches in batches.chunks(together) {
+        let found: Result<Vec<Vec<Vec<f32>>>> = batches
+            .par_iter()
+            .with_max_len(1)
+            .map(|chosen| {
+                let batch = Batch::pack(chosen.iter().map(|at| [window(*at)]))?;
+                let found = model.window_logits(&batch, None)?;
+                Ok(found.to_dtype(candle_core::DType::F32)?.to_vec2()?)
+            })
+            .collect();
+        for ((document, window), row) in
+            batches.iter().copied().flatten().zip(found?.into_iter().flatten())
+        {
             logits[*document][*window] = row;
             unfinished[*document] -= 1;
             finished += usize::from(unfinished[*document] == 0);
@@ -228,9 +234,40 @@ pub fn document_logits(
         .collect())
 }
 
+/// Cuts items into pieces of at most so much in all, or of one item that is more by itself.
+fn cut<T>(items: &[T], most: usize, size: impl Fn(&T) -> usize) -> Vec<&[T]> {
+    let mut all = 0;
+    let (mut pieces, mut start) = (Vec::new(), 0);
+    for (index, item) in items.iter().enumerate() {
+        all += size(item);
+        if all > most && index > start {
+            pieces.push(&items[start..index]);
+            (start, all) = (index, size(item));
+        }
+    }
+    if start < items.len() {
+        pieces.push(&items[start..]);
+    }
+    pieces
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pieces_are_all_items_in_their_order_and_as_full_as_may_be() {
+        for (sizes, pieces) in [
+            (vec![], vec![]),
+            (vec![3], vec![vec![3]]),
+            (vec![11], vec![vec![11]]),
+            (vec![1, 2, 7, 1], vec![vec![1, 2, 7], vec![1]]),
+            (vec![4, 11, 6, 5], vec![vec![4], vec![11], vec![6], vec![5]]),
+            (vec![0, 0, 10, 0], vec![vec![0, 0, 10, 0]]),
+        ] {
+            assert_eq!(cut(&sizes, 10, |size| *size), pieces, "{sizes:?}");
+        }
+    }
 
     #[test]
     fn texts_in_batches_have_the_logits_that_they_have_alone() {
