@@ -69,7 +69,8 @@ export async function loadClassifier(url, { onProgress, threads, build: asked, s
     for (const { bytes } of files) progress.expect(bytes);
     progress.add(0);
 
-    const opened = startEngine(bridge, build, fetchWasm(build, progress, loading.signal))
+    const fetching = { glue: glueOf(build), wasm: fetchWasm(build, progress, loading.signal) };
+    const opened = startEngine(bridge, build, fetching)
       .then(() => bridge.request('open', { manifest: manifestBytes }));
     const delivered = files.map(({ name, url, bytes }) => {
       const give = giver(bridge, name, opened);
@@ -156,12 +157,14 @@ export class Classifier {
 /**
  * @param {WorkerBridge} bridge
  * @param {import('./engine.js').Build & {threads: number}} build
- * @param {Promise<Uint8Array<ArrayBuffer>>} fetched its wasm, on its way
+ * @param {{glue: string, wasm: Promise<Uint8Array<ArrayBuffer>>}} fetching
  */
-async function startEngine(bridge, build, fetched) {
-  const { threads, sharedPages } = build;
-  const glue = glueOf(build);
-  const [wasm] = await Promise.all([fetched, bridge.request('prepare', { glue })]);
+async function startEngine(bridge, { threads, sharedPages }, { glue, wasm: fetched }) {
+  const imported = bridge.request('glue', { glue });
+  // Whatever stands in the way of both is said of the wasm.
+  imported.catch(() => {});
+  const wasm = await fetched;
+  await imported;
   const engine = await bridge.request('start', { glue, wasm, sharedPages }, { transfer: [wasm.buffer] });
   if (!sharedPages) return;
   await bridge.addThreads(threads - 1, engine);

@@ -1,5 +1,5 @@
 // Owns the engine's life inside the worker: starting it, giving it the bundle, running requests in order. It must not
-// know about pages or addresses, and from `prepare` on it cannot reach the network.
+// know about pages or addresses, and from `glue` on it cannot reach the network.
 
 import { removeNetwork } from './seal.js';
 
@@ -27,7 +27,7 @@ let current;
 /** What each request does; a result of `undefined` is fine. @type {Record<string, (request: Order) => any>} */
 const handlers = {
   // While the page downloads the rest of the engine.
-  async prepare({ glue }) {
+  async glue({ glue }) {
     try {
       engine = await import(glue);
       removeNetwork();

@@ -184,6 +184,11 @@ impl BertForSequenceClassification {
         &self.config
     }
 
+    /// Whether its weights are integers.
+    pub fn is_int8(&self) -> bool {
+        self.int8
+    }
+
     /// Where its tensors are.
     pub fn device(&self) -> &Device {
         &self.device

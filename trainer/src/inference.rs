@@ -22,13 +22,13 @@ use crate::devices::DeviceSpec;
 use crate::run_record::RunRecord;
 use crate::settings::Precision;
 
-/// Tokens of a packed batch on a processor: enough to fill its tiles, and little enough that what a
-/// layer hands to the next stays in the caches.
+/// Tokens of a packed batch for each thread: enough to fill the processor's tiles, and little enough
+/// that what a layer hands to the next stays in the caches.
 const THREAD_TOKENS: usize = 512;
-/// Batches that each thread has to itself before anybody hears of them.
-const BATCHES_A_THREAD: usize = 8;
-/// Tokens of a packed batch elsewhere.
+/// Tokens of a packed batch at most.
 const BATCH_TOKENS: usize = 4096;
+/// How many batches each thread has to itself, where it has, before all are waited for.
+const BATCHES_A_THREAD: usize = 8;
 
 /// A model ready to classify.
 pub struct LoadedModel {
@@ -197,26 +197,26 @@ pub fn document_logits(
         documents.iter().map(|encoded| vec![Vec::new(); encoded.windows.len()]).collect();
     let mut unfinished: Vec<usize> =
         documents.iter().map(|encoded| encoded.windows.len()).collect();
-    // On a processor threads work on batches of their own, and wait for one another in the end alone.
-    let (most, together) = match model.device().is_cpu() {
-        true => (THREAD_TOKENS, BATCHES_A_THREAD * rayon::current_num_threads()),
-        false => (BATCH_TOKENS, 1),
+    let threads = rayon::current_num_threads();
+    // In integers a thread has batches to itself, and waits for others seldom. Floats keep locks and
+    // what a backward pass needs while they are computed: there all threads share one batch.
+    let (most, together) = match model.is_int8() {
+        true => (THREAD_TOKENS, BATCHES_A_THREAD * threads),
+        false => (BATCH_TOKENS.min(THREAD_TOKENS * threads), 1),
+    };
+    let logits_of = |chosen: &&[(usize, usize)]| -> Result<Vec<Vec<f32>>> {
+        let batch = Batch::pack(chosen.iter().map(|at| [window(*at)]))?;
+        let found = model.window_logits(&batch, None)?;
+        Ok(found.to_dtype(candle_core::DType::F32)?.to_vec2()?)
     };
     let batches = cut(&order, most, |at| window(*at).len());
     let mut finished = 0;
     for batches in batches.chunks(together) {
-        let found: Result<Vec<Vec<Vec<f32>>>> = batches
-            .par_iter()
-            .with_max_len(1)
-            .map(|chosen| {
-                let batch = Batch::pack(chosen.iter().map(|at| [window(*at)]))?;
-                let found = model.window_logits(&batch, None)?;
-                Ok(found.to_dtype(candle_core::DType::F32)?.to_vec2()?)
-            })
-            .collect();
-        for ((document, window), row) in
-            batches.iter().copied().flatten().zip(found?.into_iter().flatten())
-        {
+        // On threads that share the work, which have to wake no other in each loop.
+        let found: Result<Vec<Vec<Vec<f32>>>> =
+            rayon::scope(|_| batches.par_iter().with_max_len(1).map(logits_of).collect());
+        let found = found?.into_iter().flatten();
+        for ((document, window), row) in batches.iter().copied().flatten().zip(found) {
             logits[*document][*window] = row;
             unfinished[*document] -= 1;
             finished += usize::from(unfinished[*document] == 0);
@@ -279,7 +279,7 @@ mod tests {
             .map(|words| (0..words).map(|i| ["good ", "film ", "never ", "x "][i % 4]).collect())
             .to_vec();
         let documents = encode_all(&classifier, &texts).unwrap();
-        assert!(documents[7].tokens() > BATCH_TOKENS);
+        assert!(documents[7].tokens() > BATCH_TOKENS.max(THREAD_TOKENS));
         let mut heard = Vec::new();
         let logits =
             document_logits(classifier.model(), &documents, &mut |done| heard.push(done)).unwrap();

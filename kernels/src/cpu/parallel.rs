@@ -80,7 +80,7 @@ impl Runs {
         Self::cut_in(rows, Self::FEW, Self::MOST_ROWS / Self::FEW, least)
     }
 
-    /// `most` blocks in a run, and at least so many runs for each thread.
+    /// `most` blocks in a run, and at least `least` runs for each thread.
     fn cut_in(rows: usize, block: usize, most: usize, least: usize) -> Self {
         let (blocks, threads) = (rows.div_ceil(block), threads());
         let count = threads * blocks.div_ceil(threads * most).max(least);
@@ -161,8 +161,13 @@ mod tests {
     #[test]
     fn runs_are_all_rows_in_whole_blocks() {
         for rows in [0, 1, 7, 8, 9, 64, 65, 100, 512, 1000] {
-            for (runs, block) in [(Runs::of(rows), BLOCK), (Runs::of_independent(rows), Runs::FEW)]
-            {
+            let twice = Runs::cut_in(rows, Runs::FEW, Runs::MOST, 2);
+            assert!(twice.count >= rows.div_ceil(Runs::FEW).min(2 * threads()));
+            for (runs, block) in [
+                (Runs::of(rows), BLOCK),
+                (Runs::of_independent(rows), Runs::FEW),
+                (twice, Runs::FEW),
+            ] {
                 let mut all = vec![0; rows * 3];
                 let mut first = 0;
                 for (index, run) in runs.cut(&mut all, 3).into_iter().enumerate() {

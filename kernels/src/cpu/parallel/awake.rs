@@ -21,7 +21,7 @@ const WORTH_WAKING: usize = 32;
 /// ten milliseconds.
 const ROUNDS: usize = 50_000;
 
-/// The same when nobody knows of any: for less than a half.
+/// The same when nobody knows of any: for less than half a millisecond.
 const FEW_ROUNDS: usize = 1_500;
 
 /// Whether there is more to come.
