@@ -63,7 +63,7 @@ impl Runs {
         128
     };
 
-    /// How many of these each of several threads gets at least, as far as there are blocks. A page's
+    /// How many such runs each of several threads gets at least, as far as there are blocks. A page's
     /// threads may come late, or share a core with others: who is faster then takes one more.
     const LEAST_A_THREAD: usize = if cfg!(target_arch = "wasm32") { 2 } else { 1 };
 
