@@ -21,7 +21,9 @@ pub use adamw::{AdamW, AdamWConfig};
 pub use cpu::encoder::LayerDropout;
 pub use cpu::encoder::Queries;
 #[cfg(feature = "checks")]
-pub use cpu::int8::checks::every_tile_gives_the_same_integers;
+pub use cpu::int8::checks::{
+    every_tile_gives_the_same_integers, vectors_give_the_bits_of_single_numbers,
+};
 pub use cpu::isa;
 pub use dropout::{Dropout, DropoutKey};
 pub use encoder::{

@@ -1,4 +1,5 @@
-// The kernels' tiles against the scalar one, compiled as the engine's builds are: odd shapes, extreme numbers, bit by bit.
+// The kernels' tiles against the scalar one, and what is done to numbers in vectors against what is done to each, compiled
+// as the engine's builds are: odd shapes, extreme numbers, bit by bit.
 // scripts/build-web --checks makes them; PAGEBERT_CHECKS is where.
 
 import assert from 'node:assert/strict';
@@ -18,7 +19,7 @@ describe('tiles', () => {
   after(() => browser?.close());
 
   for (const build of ['simd', 'relaxed']) {
-    test(`of ${build} give the scalar one's integers`, { timeout: 300_000, skip: folder === undefined && 'PAGEBERT_CHECKS is not set' }, async () => {
+    test(`of ${build} give the scalar one's integers, and vectors single numbers' bits`, { timeout: 300_000, skip: folder === undefined && 'PAGEBERT_CHECKS is not set' }, async () => {
       const file = path.join(String(folder), `${build}.wasm`);
       const page = await browser.newPage();
       const found = await page.evaluate(async (base64) => {

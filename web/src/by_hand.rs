@@ -4,3 +4,5 @@
 std::arch::global_asm!(include_str!("../../kernels/src/cpu/int8/by_spans.s"), options(raw));
 #[cfg(not(target_feature = "relaxed-simd"))]
 std::arch::global_asm!(include_str!("../../kernels/src/cpu/int8/simd128.s"), options(raw));
+std::arch::global_asm!(include_str!("../../kernels/src/cpu/lanes/gelu.s"), options(raw));
+std::arch::global_asm!(include_str!("../../kernels/src/cpu/lanes/probabilities.s"), options(raw));

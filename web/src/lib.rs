@@ -143,9 +143,11 @@ pub fn last_panic() -> Option<String> {
     error::last_panic()
 }
 
-/// Checks the kernels' tiles here.
+/// Checks the kernels' tiles here, and what they do to numbers by hand.
 #[cfg(feature = "checks")]
 #[wasm_bindgen(js_name = checkTiles)]
 pub fn check_tiles() {
+    error::keep_panic_messages();
     pagebert_kernels::every_tile_gives_the_same_integers();
+    pagebert_kernels::vectors_give_the_bits_of_single_numbers();
 }

@@ -41,9 +41,13 @@ pub use coded::{CodedTable, DecodedRows};
 pub use finish::{Biased, Gelu, Plain};
 pub use linear::{linear_row, tanh_row};
 pub use panels::Int8Panels;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub(in crate::cpu) use rows::MOST;
 pub use rows::QuantizedRows;
 use spans::SPAN;
 
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+use super::buffer::Line;
 use super::gemm::Held;
 
 /// Weights lie in −63…63: two products with a 7-bit activation then fit 16 bits, and so do four.
@@ -85,6 +89,18 @@ struct Tail {
     fill: fn(&mut [u8]),
 }
 
+/// A part of a weight that a tile multiplies at once.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cpu) struct Panel<'a> {
+    /// `[depth / group, columns, group]`
+    pub data: &'a [i8],
+    /// Of the first spans, whether all sums of products fit 16 bits.
+    pub fits: &'a [bool],
+    /// The panel that is multiplied next, or nothing; pages alone look at it.
+    #[cfg_attr(not(all(target_arch = "wasm32", target_feature = "simd128")), allow(dead_code))]
+    pub next: &'a [i8],
+}
+
 /// Operands of one panel, whose bounds were checked.
 struct Raw {
     /// Rows of activations, `a_stride` bytes apart.
@@ -103,6 +119,44 @@ struct Raw {
     /// `[rows, columns]`, rows `c_stride` elements apart.
     c: *mut i32,
     c_stride: usize,
+    /// The panel that is multiplied next, or nothing.
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    next: *const i8,
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    next_bytes: usize,
+}
+
+/// Has the next panel come nearer while one is multiplied: some lines after each of several pieces of
+/// work. A page cannot ask for memory beforehand, but lines that are read few by few in their order a
+/// processor sees coming; all at once it waits for each. Of one piece there is nothing to hide behind.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+struct Ahead {
+    next: *const i8,
+    lines: usize,
+    each: usize,
+}
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+impl Ahead {
+    fn of(product: &Raw, pieces: usize) -> Self {
+        let lines = if pieces > 1 { product.next_bytes / size_of::<Line>() } else { 0 };
+        Self { next: product.next, lines, each: lines.div_ceil(pieces.max(1)) }
+    }
+
+    /// # Safety
+    /// The product's next panel must be there.
+    #[inline(always)]
+    unsafe fn go(&mut self) {
+        let lines = self.each.min(self.lines);
+        for _ in 0..lines {
+            // SAFETY: so many lines of the panel are left. Volatile, or nothing would be read.
+            unsafe {
+                self.next.read_volatile();
+                self.next = self.next.add(size_of::<Line>());
+            }
+        }
+        self.lines -= lines;
+    }
 }
 
 #[cfg(any(target_arch = "x86_64", target_feature = "relaxed-simd"))]
@@ -204,15 +258,15 @@ impl Tile {
         depth * self.activation_bytes + self.tail.map_or(0, |tail| tail.bytes)
     }
 
-    /// Products of rows of activations, `a_stride` bytes apart, with one panel, of whose first spans
-    /// `fits` says whether all sums fit 16 bits: `[rows, columns]`, rows `c_stride` apart.
+    /// Products of rows of activations, `a_stride` bytes apart, with one panel: `[rows, columns]`, rows
+    /// `c_stride` apart.
     ///
     /// # Panics
     /// When an operand is too short for the product: a caller's mistake.
     pub(in crate::cpu) fn multiply(
         &self,
         (a, a_stride): (&[u8], usize),
-        (panel, fits): (&[i8], &[bool]),
+        panel: Panel<'_>,
         depth: usize,
         rows: usize,
         (c, c_stride): (&mut [i32], usize),
@@ -220,18 +274,19 @@ impl Tile {
         if rows == 0 {
             return;
         }
+        let Panel { data, fits, .. } = panel;
         if depth == 0 {
             c.chunks_mut(c_stride).take(rows).for_each(|row| row[..self.columns].fill(0));
             return;
         }
         assert!(rows.is_multiple_of(self.rows) && depth.is_multiple_of(self.depth));
         assert!(a.len() >= (rows - 1) * a_stride + self.row_bytes(depth));
-        assert!(panel.len() >= depth * self.columns && depth >= fits.len() * SPAN);
+        assert!(data.len() >= depth * self.columns && depth >= fits.len() * SPAN);
         assert!(c.len() >= (rows - 1) * c_stride + self.columns);
         let raw = Raw {
             a: a.as_ptr(),
             a_stride,
-            b: panel.as_ptr(),
+            b: data.as_ptr(),
             #[cfg(any(target_arch = "x86_64", target_feature = "relaxed-simd"))]
             fits: fits.as_ptr(),
             #[cfg(any(target_arch = "x86_64", target_feature = "relaxed-simd"))]
@@ -240,9 +295,13 @@ impl Tile {
             rows,
             c: c.as_mut_ptr(),
             c_stride,
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            next: panel.next.as_ptr(),
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            next_bytes: panel.next.len(),
         };
         // SAFETY: a tile exists only where its instructions do (`tile` above), and every element
-        // that it touches is within the bounds asserted here.
+        // that it touches is within the bounds asserted here or in the slice of the next panel.
         unsafe { (self.run)(&raw) }
     }
 }

@@ -3,7 +3,8 @@
 //! Where compilers make vectors of plain loops this is for numbers alone. In a browser, and for
 //! AVX2, they make poor ones: comparisons become masks, and narrowing goes lane by lane. There the
 //! same body is computed for several at once, and gives the same bits, as no operation here rounds
-//! more than once.
+//! more than once. In a page what takes longest is written by hand besides (`lanes/gelu.s`,
+//! `lanes/probabilities.s`), operation by operation the same.
 
 use std::ops::{Add, Mul, Sub};
 
@@ -52,14 +53,21 @@ impl Lanes for f32 {
 }
 
 /// A number as often as there are lanes.
-#[repr(align(16))]
+#[repr(C, align(16))]
 pub struct Constant(pub [f32; 4]);
+
+impl Constant {
+    /// The same in each lane.
+    pub const fn new(x: f32) -> Self {
+        Self([x; 4])
+    }
+}
 
 /// A number that is known beforehand, in each lane of a type. In a page it lies in memory: as part
 /// of the code, engines make it anew for each use, in three instructions.
 macro_rules! constant {
     ($lanes:ty, $x:expr) => {{
-        static CONSTANT: $crate::cpu::lanes::Constant = $crate::cpu::lanes::Constant([$x; 4]);
+        static CONSTANT: $crate::cpu::lanes::Constant = $crate::cpu::lanes::Constant::new($x);
         <$lanes as $crate::cpu::lanes::Lanes>::constant(&CONSTANT)
     }};
 }
@@ -70,6 +78,29 @@ pub(crate) use constant;
 pub trait Map: Copy {
     /// In as many lanes as there are.
     fn on<T: Lanes>(self, x: T) -> T;
+
+    /// [`map_to_integers`] of the first, a multiple of 16 and at least that.
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    fn by_hand(self, x: &[f32], out: Destination<'_>) -> i32;
+}
+
+/// Where integers go.
+#[derive(Debug)]
+pub enum Destination<'a> {
+    /// As bytes.
+    Bytes(&'a mut [u8]),
+    /// As wider ones.
+    Words(&'a mut [u16]),
+}
+
+impl Destination<'_> {
+    /// Those from one on.
+    fn from(&mut self, first: usize) -> Destination<'_> {
+        match self {
+            Self::Bytes(out) => Destination::Bytes(&mut out[first..]),
+            Self::Words(out) => Destination::Words(&mut out[first..]),
+        }
+    }
 }
 
 /// Added to a float of up to 2^22, it rounds it to the nearest integer, ties to even, which then
@@ -78,17 +109,31 @@ pub const ROUND: f32 = 12_582_912.0;
 
 /// Each number's image, which must be an integer of 0…127 with [`ROUND`] added; gives their sum.
 #[inline(always)]
-pub fn map_to_bytes(map: impl Map, x: &[f32], out: &mut [u8]) -> i32 {
+pub fn map_to_integers(map: impl Map, x: &[f32], mut out: Destination<'_>) -> i32 {
     #[cfg(target_arch = "x86_64")]
-    if isa() == Isa::Avx2 {
+    if let (Isa::Avx2, Destination::Bytes(out)) = (isa(), &mut out) {
         // SAFETY: the processor has AVX2.
         return unsafe { avx2::map_to_bytes(map, x, out) };
     }
-    let (x, out, mut sum) = wide::map_to_bytes(map, x, out);
-    for (out, x) in out.iter_mut().zip(x) {
-        let q = (map.on(*x).to_bits() & 127) as i32;
-        *out = q as u8;
-        sum += q;
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    let (mut sum, done) = match x.len() / 16 * 16 {
+        0 => (0, 0),
+        done => (map.by_hand(&x[..done], out.from(0)), done),
+    };
+    #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+    let (mut sum, done) = (0, 0);
+    let mut each = |x: &f32| {
+        let q = (map.on(*x).to_bits() & 127) as u8;
+        sum += i32::from(q);
+        q
+    };
+    match out.from(done) {
+        Destination::Bytes(out) => {
+            out.iter_mut().zip(&x[done..]).for_each(|(out, x)| *out = each(x))
+        }
+        Destination::Words(out) => {
+            out.iter_mut().zip(&x[done..]).for_each(|(out, x)| *out = u16::from(each(x)));
+        }
     }
     sum
 }
@@ -131,16 +176,7 @@ pub fn range(x: &[f32]) -> (f32, f32) {
 /// What compilers do not do by themselves, as far as whole vectors go, and the rest.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod wide {
-    use super::{Lanes, Map};
-
-    #[inline(always)]
-    pub fn map_to_bytes<'a>(
-        _: impl Map,
-        x: &'a [f32],
-        out: &'a mut [u8],
-    ) -> (&'a [f32], &'a mut [u8], i32) {
-        (x, out, 0)
-    }
+    use super::Lanes;
 
     #[inline(always)]
     pub fn round_products<'a>(
@@ -167,7 +203,12 @@ mod wide {
 }
 
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+mod by_hand;
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 mod wide;
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+pub use wide::{add_weighted_bytes, dot_bytes, probabilities, quantise, softmax};
 
 mod finish;
 
@@ -187,6 +228,11 @@ mod tests {
         fn on<T: Lanes>(self, x: T) -> T {
             x + x + T::splat(ROUND)
         }
+
+        #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+        fn by_hand(self, _: &[f32], _: Destination<'_>) -> i32 {
+            unreachable!("unit tests run natively")
+        }
     }
 
     #[test]
@@ -194,11 +240,14 @@ mod tests {
         for count in [0, 1, 15, 16, 17, 63] {
             let x: Vec<f32> = (0..count).map(|i| (i * 37 % 64) as f32).collect();
             let mut bytes = vec![0; count];
-            let sum = map_to_bytes(Twice, &x, &mut bytes);
+            let sum = map_to_integers(Twice, &x, Destination::Bytes(&mut bytes));
+            let mut words = vec![0; count];
+            assert_eq!(map_to_integers(Twice, &x, Destination::Words(&mut words)), sum);
             let most = x.iter().copied().fold(0f32, f32::max);
             for (x, byte) in x.iter().zip(&bytes) {
                 assert_eq!(f32::from(*byte), 2.0 * x);
             }
+            assert!(words.iter().zip(&bytes).all(|(word, byte)| *word == u16::from(*byte)));
             assert_eq!(sum as f32, 2.0 * x.iter().sum::<f32>());
             let (mut halves, mut signed) = (vec![-1.5; count], vec![0i8; count]);
             halves.iter_mut().skip(1).step_by(2).for_each(|x| *x = 0.5);

@@ -53,8 +53,8 @@ impl Runs {
     /// rows a short run is padded.
     const FEW: usize = 8;
 
-    /// The most rows of such a run. A page waits for memory longer, as it cannot ask for it beforehand,
-    /// and plain WebAssembly SIMD prepares a weight once a run besides.
+    /// The most rows of such a run. A page waits for memory longer, as it can ask for it beforehand only by
+    /// reading it, and plain WebAssembly SIMD prepares a weight once a run besides.
     const MOST_ROWS: usize = if !cfg!(target_arch = "wasm32") {
         32
     } else if cfg!(target_feature = "relaxed-simd") {

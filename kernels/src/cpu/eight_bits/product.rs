@@ -2,7 +2,7 @@
 
 use super::dispatch;
 use crate::cpu::gemm::{Blocks, Into, MOST_COLUMNS};
-use crate::cpu::int8::Tile;
+use crate::cpu::int8::{Panel, Tile};
 use crate::cpu::parallel::BLOCK;
 
 /// A product of rows of unsigned integers with one panel of signed ones, of some blocks of the summed
@@ -93,7 +93,8 @@ fn by_tiles(tile: &Tile, product: &Product<'_>, c: &mut [f32], ldc: usize, into:
             let a = &product.a.0[block * product.blocks.a_stride + first * product.a.1..];
             let b = &product.b[block * product.blocks.b_stride..];
             let to = (&mut integers.0[..], tile.columns);
-            tile.multiply((a, product.a.1), (b, &[]), product.depth, rows, to);
+            let panel = Panel { data: b, fits: &[], next: &[] };
+            tile.multiply((a, product.a.1), panel, product.depth, rows, to);
             let what = Finish {
                 integers: &integers.0,
                 first,

@@ -93,22 +93,51 @@ struct Head<'a> {
 /// Numbers that are handled at once.
 const LANES: usize = 16;
 
+/// What a row is made of.
+trait Number: Copy + Into<f32> {
+    /// Adds some of them times a weight to sums.
+    #[inline(always)]
+    fn add_weighted(sum: &mut [f32; LANES], weight: f32, row: &[Self; LANES]) {
+        *sum = std::array::from_fn(|lane| sum[lane] + weight * row[lane].into());
+    }
+
+    /// The product with a row of floats, in sixteen lanes that are added by halves.
+    #[inline(always)]
+    fn dot(x: &[f32], row: &[Self]) -> f32 {
+        lanes(x, row, |x, y| x * y)
+    }
+}
+
+impl Number for f32 {}
+
+/// In a page compilers take bytes one by one.
+impl Number for i8 {
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    #[inline(always)]
+    fn add_weighted(sum: &mut [f32; LANES], weight: f32, row: &[Self; LANES]) {
+        crate::cpu::lanes::add_weighted_bytes(sum, weight, row);
+    }
+
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    #[inline(always)]
+    fn dot(x: &[f32], row: &[Self]) -> f32 {
+        crate::cpu::lanes::dot_bytes(x, row)
+    }
+}
+
 /// `sum` becomes Σ weight · row, one row after the other: of a few columns at a time, so that their
 /// sums stay in registers.
 #[inline(always)]
-fn weigh<T: Copy + Into<f32>>(
-    rows: &[T],
-    weights: impl Iterator<Item = f32> + Clone,
-    sum: &mut [f32],
-) {
+fn weigh<T: Number>(rows: &[T], weights: impl Iterator<Item = f32> + Clone, sum: &mut [f32]) {
     let width = sum.len();
     let (whole, rest) = sum.as_chunks_mut::<LANES>();
     for (index, sum) in whole.iter_mut().enumerate() {
         let first = LANES * one_by_one(index);
         *sum = [0.0; LANES];
         for (row, weight) in rows.chunks_exact(width).zip(weights.clone()) {
-            let row = &row[first..][..LANES];
-            *sum = std::array::from_fn(|lane| sum[lane] + weight * row[lane].into());
+            if let Some(row) = row[first..].first_chunk() {
+                T::add_weighted(sum, weight, row);
+            }
         }
     }
     let first = width - rest.len();
@@ -127,7 +156,7 @@ fn attend(head: Head<'_>, room: &mut [f32], scores: &mut [f32], out: &mut [f32])
     room.iter_mut().zip(head.factors).for_each(|(x, factor)| *x *= factor);
     let mut most = f32::NEG_INFINITY;
     for (score, x) in scores.iter_mut().zip(head.x.chunks_exact(width)) {
-        *score = lanes(room, x, |x, y| x * y) * scale;
+        *score = f32::dot(room, x) * scale;
         most = if *score > most { *score } else { most };
     }
     scores.iter_mut().for_each(|score| *score = exp::<false>(*score - most));
@@ -141,7 +170,7 @@ fn attend(head: Head<'_>, room: &mut [f32], scores: &mut [f32], out: &mut [f32])
     room.iter_mut().zip(head.factors).for_each(|(x, factor)| *x *= factor);
     let values = values.chunks_exact(width).zip(value_scales);
     for ((out, (values, scale)), bias) in out.iter_mut().zip(values).zip(head.bias) {
-        *out = lanes(room, values, |x, y| x * y) * scale + bias;
+        *out = i8::dot(room, values) * scale + bias;
     }
 }
 }

@@ -1,7 +1,13 @@
 //! What holds for tiles wherever they run: unit tests natively, and in a browser, where those do not
 //! run, what `scripts/build-web --checks` builds.
 
+use std::hint::black_box;
+
+use super::rows::{Exponential, Quantise};
 use super::*;
+use crate::cpu::exact::exp2_times_127;
+use crate::cpu::lanes::{self, Destination, Extremes, Finish, Lanes, Map, Products};
+use crate::cpu::math::by_halves;
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::{Isa, isa};
 use crate::dropout::{hash, normal};
@@ -103,5 +109,142 @@ pub fn every_tile_gives_the_same_integers() {
                 }
             }
         }
+    }
+}
+
+/// Numbers of which there are none, fewer than a vector has, and what no vector divides.
+const COUNTS: [usize; 9] = [0, 1, 7, 8, 15, 16, 47, 96, 401];
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    // One that is no number is as good as another.
+    x.iter().map(|x| if x.is_nan() { 0x7fc0_0000 } else { x.to_bits() }).collect()
+}
+
+/// Compares what happens to numbers in vectors with what happens to them one by one, bit by bit: of
+/// usual numbers, large ones, and some that are none.
+///
+/// # Panics
+/// When they are not the same.
+pub fn vectors_give_the_bits_of_single_numbers() {
+    for count in COUNTS {
+        let usual: Vec<f32> = (0..count as u64).map(|i| 3.0 * normal(3, i)).collect();
+        let large: Vec<f32> = usual.iter().map(|x| x * 1e30).collect();
+        let mut with_others = usual.clone();
+        for (at, other) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().enumerate() {
+            with_others.iter_mut().skip(at).step_by(5).for_each(|x| *x = other);
+        }
+        for x in [&usual, &large, &with_others] {
+            for (inverse, zero) in [(21.0, 63.0), (0.0, 127.0), (1e30, 0.0)] {
+                let map = Quantise { inverse, zero };
+                integers_are_those_of_each(map, rows::quantise_row, x);
+            }
+            for (most, scale) in [(9.0, 0.5), (9e30, 1e-30), (0.0, 1.0), (f32::INFINITY, 1.0)] {
+                let x: Vec<f32> = x.iter().map(|x| if *x > most { most } else { *x }).collect();
+                let map = Exponential { most, scale };
+                integers_are_those_of_each(map, rows::exponentials, &x);
+            }
+            // All scores, all but the largest ones, and none but the least.
+            for most in [f32::INFINITY, 9e30, f32::NEG_INFINITY] {
+                let x: Vec<f32> = x.iter().map(|x| if *x > most { most } else { *x }).collect();
+                softmax_is_that_of_each(&x[..count / 16 * 16]);
+            }
+            #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+            bytes_are_weighed_as_each_is(x);
+        }
+        products_are_finished_as_each_is(count);
+    }
+}
+
+/// What a map makes of each number, one by one: what compilers make of several need not hold what
+/// is no number to the bit, with WebAssembly's relaxed instructions.
+fn one_by_one(x: &[f32], f: impl Fn(f32) -> f32) -> Vec<f32> {
+    x.iter().map(|x| f(black_box(*x))).collect()
+}
+
+fn integers_are_those_of_each<M: Map>(
+    map: M,
+    way: fn(&[f32], M, Destination<'_>, &mut i32),
+    x: &[f32],
+) {
+    let expected = one_by_one(x, |x| map.on(x));
+    let expected: Vec<u8> = expected.iter().map(|x| (x.to_bits() & 127) as u8).collect();
+    let total = expected.iter().map(|q| i32::from(*q)).sum::<i32>();
+    // Nothing is written behind the last.
+    let (mut bytes, mut words) = (vec![200u8; x.len() + 16], vec![200u16; x.len() + 16]);
+    let mut sums = [0; 2];
+    way(x, map, Destination::Bytes(&mut bytes[..x.len()]), &mut sums[0]);
+    way(x, map, Destination::Words(&mut words[..x.len()]), &mut sums[1]);
+    assert_eq!(sums, [total; 2], "{x:?}");
+    assert!(bytes[..x.len()] == expected && bytes[x.len()..].iter().all(|q| *q == 200), "{x:?}");
+    assert!(words.iter().zip(&bytes).all(|(word, byte)| *word == u16::from(*byte)), "{x:?}");
+}
+
+fn softmax_is_that_of_each(x: &[f32]) {
+    if x.is_empty() {
+        return;
+    }
+    let lanes_of = |x: &[f32], first: f32, f: fn(f32, f32) -> f32| {
+        let mut all = [first; 16];
+        for x in x.as_chunks::<16>().0 {
+            all.iter_mut().zip(x).for_each(|(all, x)| *all = f(*all, black_box(*x)));
+        }
+        by_halves(all, f)
+    };
+    let most = lanes_of(x, f32::NEG_INFINITY, f32::or_larger);
+    let expected = one_by_one(x, |x| exp2_times_127((x - most) * 0.3));
+    let mut found = x.to_vec();
+    let sum = short::exponentials(&mut found, 0.3);
+    assert_eq!(bits(&found), bits(&expected), "{x:?}");
+    assert_eq!(bits(&[sum]), bits(&[lanes_of(&expected, 0.0, |sum, x| sum + x)]), "{x:?}");
+}
+
+fn products_are_finished_as_each_is(count: usize) {
+    let floats = |seed| (0..count as u64).map(|i| normal(seed, i)).collect::<Vec<f32>>();
+    let (scales, bias) = (floats(5), floats(6));
+    let integers: Vec<i32> =
+        (0..4 * count as u64).map(|i| hash(7, i) as i32 % 200_000 - 100_000).collect();
+    let sums: Vec<i32> = (0..count as u64).map(|i| hash(8, i) as i32 % 4_000).collect();
+    let (row_scales, zeros) = ([3e-5, 1e30, 3e38, f32::NAN], [0, 127, 60, 1]);
+    let products = Products {
+        integers: &integers,
+        ld: count,
+        row_scales: &row_scales,
+        zeros: &zeros,
+        sums: &sums,
+        scales: &scales,
+        bias: &bias,
+    };
+    let ld = count + 3;
+    let mut out = vec![7.5f32; 4 * ld];
+    let mut extremes = [Extremes::ZERO; 4];
+    lanes::finish(Gelu, &products, &mut out, ld, &mut extremes);
+    for row in 0..4 {
+        let expected: Vec<f32> = (0..count)
+            .map(|column| {
+                let integer = integers[row * count + column] - zeros[row] * sums[column];
+                let product = integer as f32 * (row_scales[row] * scales[column]);
+                Gelu.on(black_box(product), bias[column])
+            })
+            .collect();
+        let out = &out[row * ld..][..ld];
+        assert_eq!(bits(&out[..count]), bits(&expected), "{count} {row}");
+        assert!(out[count..].iter().all(|x| *x == 7.5), "{count} {row}");
+        let most = expected.iter().fold(0f32, |most, x| most.or_larger(black_box(*x)));
+        let least = expected.iter().fold(0f32, |least, x| least.or_smaller(black_box(*x)));
+        let (found_least, found_most) = extremes[row].range();
+        assert!(found_least == least && found_most == most, "{count} {row}");
+    }
+}
+
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+fn bytes_are_weighed_as_each_is(x: &[f32]) {
+    let bytes: Vec<i8> = (0..x.len() as u64).map(|i| hash(9, i) as i8).collect();
+    let expected = crate::cpu::math::lanes(x, &bytes, |x, y| x * y);
+    assert_eq!(bits(&[lanes::dot_bytes(x, &bytes)]), bits(&[expected]), "{x:?}");
+    for (x, bytes) in x.as_chunks().0.iter().zip(bytes.as_chunks().0) {
+        let mut sums = *x;
+        lanes::add_weighted_bytes(&mut sums, 0.7, bytes);
+        let expected: [f32; 16] = std::array::from_fn(|i| x[i] + 0.7 * f32::from(bytes[i]));
+        assert_eq!(bits(&sums), bits(&expected));
     }
 }

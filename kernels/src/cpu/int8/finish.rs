@@ -30,6 +30,8 @@ impl Finish for Biased {
 }
 
 impl Finish for Gelu {
+    const IS_GELU: bool = true;
+
     #[inline(always)]
     fn on<T: Lanes>(self, product: T, bias: T) -> T {
         gelu(product + bias)

@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use bytemuck::Zeroable;
 
-use super::Tile;
 use super::rows::QuantizedRows;
 use super::spans::{SPAN, fits};
+use super::{Panel, Tile};
 use crate::cpu::buffer::Line;
 use crate::cpu::lanes::{self, Extremes, Finish, Products};
 
@@ -241,9 +241,13 @@ impl Int8Panels {
             let wanted = first..(first + STRIP).min(outputs.end);
             for column in (0..wanted.len()).step_by(self.tile.columns) {
                 let panel = (first + column) / self.tile.columns;
+                let size = self.tile.columns * self.depth;
+                let (data, next) = self.data()[panel * size..].split_at(size);
                 let fits = &self.fits[panel * self.spans..][..self.spans];
-                let b = (&self.data()[(first + column) * self.depth..], fits);
-                self.tile.multiply(a, b, self.depth, padded, (&mut integers[column..], STRIP));
+                let more = first + column + self.tile.columns < outputs.end;
+                let next = next.get(..size).filter(|_| more).unwrap_or_default();
+                let panel = Panel { data, fits, next };
+                self.tile.multiply(a, panel, self.depth, padded, (&mut integers[column..], STRIP));
             }
             let scales = &self.scales[wanted.clone()];
             let products = Products {

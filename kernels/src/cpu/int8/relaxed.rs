@@ -10,7 +10,7 @@ use std::hint::black_box;
 
 use super::by_spans::{SPANS, Sums};
 use super::spans::SPAN;
-use super::{DEPTH, Raw, Tile};
+use super::{Ahead, DEPTH, Raw, Tile};
 
 /// The tile that is faster here.
 pub fn tile() -> Tile {
@@ -80,9 +80,10 @@ unsafe fn at_once(product: &Raw) {
 /// The product's bounds must hold.
 unsafe fn in_pairs(product: &Raw) {
     let mut first = 0;
-    // SAFETY: the caller's promise, and so many rows are left.
+    // SAFETY: the caller's promise, by which the next panel is there, too, and so many rows are left.
     unsafe {
         if product.spans > 0 {
+            let mut ahead = Ahead::of(product, product.rows.div_ceil(ROWS));
             while first < product.rows {
                 match product.rows - first {
                     1 => rows_by_spans::<1>(product, first),
@@ -91,6 +92,7 @@ unsafe fn in_pairs(product: &Raw) {
                     _ => rows_by_spans::<ROWS>(product, first),
                 }
                 first += ROWS;
+                ahead.go();
             }
             return;
         }

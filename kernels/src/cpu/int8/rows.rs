@@ -9,7 +9,7 @@ use crate::cpu::buffer::Line;
 use crate::cpu::dispatch;
 use crate::cpu::exact::exp2_times_127;
 use crate::cpu::gemm::prefetch;
-use crate::cpu::lanes::{Lanes, Map, ROUND, constant, map_to_bytes, range};
+use crate::cpu::lanes::{Destination, Lanes, Map, ROUND, constant, map_to_integers, range};
 
 /// Quantised rows: `x = (q − zero) · scale`.
 #[derive(Debug, Default)]
@@ -19,12 +19,10 @@ pub struct QuantizedRows {
     pub(super) stride: usize,
     pub(super) scales: Vec<f32>,
     pub(super) zeros: Vec<i32>,
-    /// A row's bytes, where a tile reads wider integers.
-    bytes: Vec<u8>,
 }
 
 /// The largest activation.
-pub(super) const MOST: f32 = 127.0;
+pub(in crate::cpu) const MOST: f32 = 127.0;
 impl QuantizedRows {
     /// Room for so many rows of so many columns. What lies behind a row and behind the last one is of
     /// no account: weights are 0 there, and nobody looks at such rows' products. But where a tile has a
@@ -65,7 +63,7 @@ impl QuantizedRows {
     pub fn push(&mut self, tile: &Tile, x: &[f32], range: (f32, f32)) {
         let (scale, inverse, zero) = scale(range);
         let (row, map) = (self.scales.len(), Quantise { inverse, zero: zero as f32 });
-        self.put(tile, row, x.len(), |out| quantise_row(x, map, out));
+        self.put(tile, row, x.len(), |out| quantise_row(x, map, out, &mut 0));
         self.scales.push(scale);
         self.zeros.push(zero);
     }
@@ -94,17 +92,14 @@ impl QuantizedRows {
         bytemuck::cast_slice(&self.data)
     }
 
-    /// Writes a row's bytes, as wide as the tile reads them.
-    fn put(&mut self, tile: &Tile, row: usize, columns: usize, fill: impl FnOnce(&mut [u8])) {
+    /// Writes a row's integers, as wide as the tile reads them.
+    fn put(&mut self, tile: &Tile, row: usize, columns: usize, fill: impl FnOnce(Destination<'_>)) {
         let data: &mut [u8] = bytemuck::cast_slice_mut(&mut self.data);
         let out = &mut data[row * self.stride..][..columns * tile.activation_bytes];
         if tile.activation_bytes == 1 {
-            return fill(out);
+            return fill(Destination::Bytes(out));
         }
-        self.bytes.resize(columns, 0);
-        fill(&mut self.bytes);
-        let wide: &mut [u16] = bytemuck::cast_slice_mut(out);
-        wide.iter_mut().zip(&self.bytes).for_each(|(to, from)| *to = u16::from(*from));
+        fill(Destination::Words(bytemuck::cast_slice_mut(out)));
         if let Some(tail) = tile.tail {
             let size = tile.row_bytes(columns.next_multiple_of(tile.depth));
             let row = &mut data[row * self.stride..][..size];
@@ -134,9 +129,9 @@ pub(super) fn rounded(x: f32) -> i32 {
 
 /// x · inverse, rounded, with the zero point.
 #[derive(Clone, Copy)]
-struct Quantise {
-    inverse: f32,
-    zero: f32,
+pub(super) struct Quantise {
+    pub inverse: f32,
+    pub zero: f32,
 }
 
 impl Map for Quantise {
@@ -146,19 +141,25 @@ impl Map for Quantise {
         let q = x * T::splat(self.inverse) + round + T::splat(self.zero);
         q.or_larger(round).or_smaller(constant!(T, ROUND + MOST))
     }
+
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    fn by_hand(self, x: &[f32], out: Destination<'_>) -> i32 {
+        crate::cpu::lanes::quantise(x, self.inverse, self.zero, out)
+    }
 }
 
 dispatch! {
-fn quantise_row(x: &[f32], map: Quantise, out: &mut [u8]) {
-    map_to_bytes(map, x, out);
+/// Numbers become integers; `sum` is their sum.
+pub(super) fn quantise_row(x: &[f32], map: Quantise, out: Destination<'_>, sum: &mut i32) {
+    *sum = map_to_integers(map, x, out);
 }
 }
 
 /// 127 · 2^((x − most) · scale), rounded.
 #[derive(Clone, Copy)]
-struct Exponential {
-    most: f32,
-    scale: f32,
+pub(super) struct Exponential {
+    pub most: f32,
+    pub scale: f32,
 }
 
 impl Map for Exponential {
@@ -166,11 +167,16 @@ impl Map for Exponential {
     fn on<T: Lanes>(self, x: T) -> T {
         exp2_times_127((x - T::splat(self.most)) * T::splat(self.scale)) + constant!(T, ROUND)
     }
+
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    fn by_hand(self, x: &[f32], out: Destination<'_>) -> i32 {
+        crate::cpu::lanes::probabilities(x, self.most, self.scale, out)
+    }
 }
 
 dispatch! {
 /// Scores become integers; `sum` is their sum.
-fn exponentials(scores: &[f32], map: Exponential, out: &mut [u8], sum: &mut i32) {
-    *sum = map_to_bytes(map, scores, out);
+pub(super) fn exponentials(scores: &[f32], map: Exponential, out: Destination<'_>, sum: &mut i32) {
+    *sum = map_to_integers(map, scores, out);
 }
 }

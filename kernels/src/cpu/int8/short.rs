@@ -160,7 +160,10 @@ fn multiply<const WIDTH: usize>([p, q, r, s]: [&[f32]; ROWS], panels: &[f32], ou
 /// Scores x become 127 · 2^((x − most) · scale), of which it gives the sum. Their number is a
 /// multiple of [`PAD`].
 #[inline(always)]
-fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
+pub(super) fn exponentials(scores: &mut [f32], scale: f32) -> f32 {
+    #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+    return crate::cpu::lanes::softmax(scores, scale);
+    #[allow(unreachable_code)]
     let most = over_lanes(scores, f32::NEG_INFINITY, f32::or_larger);
     scores.iter_mut().for_each(|x| *x = exp2_times_127((*x - most) * scale));
     over_lanes(scores, 0.0, |sum, x| sum + x)

@@ -10,7 +10,7 @@
 use std::arch::wasm32::*;
 use std::mem::MaybeUninit;
 
-use super::{Raw, Tail, Tile};
+use super::{Ahead, Raw, Tail, Tile};
 
 /// 4 × 8, and 3 × 8 where there are many rows.
 pub const TILE: Tile = Tile {
@@ -34,6 +34,9 @@ const MANY: usize = 32;
 const DEPTH: usize = 16;
 /// Behind a row of activations: a vector.
 const TAIL: usize = size_of::<v128>();
+/// Blocks of rows that are multiplied before the next panel comes a little nearer. With six, more of it
+/// at once, a text of 64 tokens takes 1.05 times as long.
+const TOGETHER: usize = 2;
 /// Widened together: with the three rows at hand it stays in the first cache.
 const WIDENED: usize = 512;
 
@@ -150,29 +153,48 @@ unsafe fn by_sums(product: &Raw) {
     // What threes leave of rows, which come in fours, are two, four or none.
     let threes = (product.rows - product.rows * 2 % 3 * 2) / 3;
     let twos = (product.rows - 3 * threes) / 2;
+    let parts = product.depth.div_ceil(WIDENED);
+    let mut ahead =
+        Ahead::of(product, parts * (threes.div_ceil(TOGETHER) + twos.div_ceil(TOGETHER)));
     for first in (0..product.depth).step_by(WIDENED) {
         let depth = WIDENED.min(product.depth - first);
         // SAFETY: so much of the panel is left.
         let cross = unsafe { widen(product.b.add(first * COLUMNS), &mut room[..depth]) };
-        for (run, row, blocks) in
-            [(pagebert_rows_3 as Rows, 0, threes), (pagebert_rows_2 as Rows, 3 * threes, twos)]
+        let (b, cross, count) = (room.as_ptr().cast(), cross.as_ptr().cast(), depth / DEPTH);
+        let mut row = 0;
+        for (run, size, blocks) in
+            [(pagebert_rows_3 as Rows, 3, threes), (pagebert_rows_2 as Rows, 2, twos)]
         {
-            if blocks == 0 {
-                continue;
-            }
-            // SAFETY: within the bounds that were checked for the whole product: so many rows from
-            // `row` on, of two bytes an activation and the tail behind all, and of 8 columns. `widen` has
-            // written so much of the room, and neither count is 0.
-            unsafe {
-                let a = product.a.add(row * a_stride);
-                let c = product.c.add(row * product.c_stride);
-                let (start, start_stride, half) = match first {
-                    0 => (a.add(2 * product.depth), a_stride, 0),
-                    _ => (c.cast_const().cast(), c_stride, 16),
-                };
-                let (a, b, cross) = (a.add(2 * first), room.as_ptr().cast(), cross.as_ptr().cast());
-                let count = depth / DEPTH;
-                run(a, a_stride, b, start, start_stride, half, cross, c, c_stride, count, blocks);
+            for done in (0..blocks).step_by(TOGETHER) {
+                let blocks = TOGETHER.min(blocks - done);
+                // SAFETY: within the bounds that were checked for the whole product: so many rows
+                // from `row` on, of two bytes an activation and the tail behind all, and of 8
+                // columns. `widen` has written so much of the room, neither count is 0, and
+                // the next panel is there.
+                unsafe {
+                    let a = product.a.add(row * a_stride);
+                    let c = product.c.add(row * product.c_stride);
+                    let (start, start_stride, half) = match first {
+                        0 => (a.add(2 * product.depth), a_stride, 0),
+                        _ => (c.cast_const().cast(), c_stride, 16),
+                    };
+                    let a = a.add(2 * first);
+                    run(
+                        a,
+                        a_stride,
+                        b,
+                        start,
+                        start_stride,
+                        half,
+                        cross,
+                        c,
+                        c_stride,
+                        count,
+                        blocks,
+                    );
+                    ahead.go();
+                }
+                row += size * blocks;
             }
         }
     }

@@ -9,6 +9,11 @@ fn every_tile_gives_the_same_integers() {
 }
 
 #[test]
+fn vectors_give_the_bits_of_single_numbers() {
+    checks::vectors_give_the_bits_of_single_numbers();
+}
+
+#[test]
 fn a_part_of_the_outputs_is_that_part_of_all() {
     let (outputs, inputs, ld) = (100, 40, 103);
     let scales: Vec<f32> = (0..outputs).map(|output| 0.01 * (output + 1) as f32).collect();

@@ -175,7 +175,7 @@ pub fn round_products(x: &[f32], y: &[f32], most: f32, out: &mut [i8]) {
     }
 }
 
-/// See [`super::map_to_bytes`].
+/// See [`super::map_to_integers`].
 #[target_feature(enable = "avx2")]
 pub fn map_to_bytes(map: impl Map, x: &[f32], out: &mut [u8]) -> i32 {
     let mut sums = _mm256_setzero_si256();

@@ -6,6 +6,9 @@ use crate::cpu::dispatch;
 
 /// What becomes of a product and its column's bias.
 pub trait Finish: Copy {
+    /// Whether it is GELU of their sum.
+    const IS_GELU: bool = false;
+
     /// In as many lanes as there are.
     fn on<T: Lanes>(self, product: T, bias: T) -> T;
 }
@@ -110,8 +113,8 @@ pub fn finish<F: Finish>(
 ) {
     #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
     return match extremes {
-        [] => super::wide::finish::<false>(finish, products, out, ld, &mut []),
-        _ => super::wide::finish::<true>(finish, products, out, ld, extremes),
+        [] => super::wide::finish::<F, false>(finish, products, out, ld, &mut []),
+        _ => super::wide::finish::<F, true>(finish, products, out, ld, extremes),
     };
     #[cfg(target_arch = "x86_64")]
     if crate::cpu::isa() == crate::cpu::Isa::Avx2 {
