@@ -128,7 +128,8 @@ struct Raw {
 
 /// Has the next panel come nearer while one is multiplied: some lines after each of several pieces of
 /// work. A page cannot ask for memory beforehand, but lines that are read few by few in their order a
-/// processor sees coming; all at once it waits for each. Of one piece there is nothing to hide behind.
+/// processor sees coming; many at once it waits for. So of few pieces nothing is read: of the four that
+/// 16 tokens are by relaxed SIMD, a text took 1.11 times as long.
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 struct Ahead {
     next: *const i8,
@@ -138,8 +139,11 @@ struct Ahead {
 
 #[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
 impl Ahead {
+    /// The least pieces of work.
+    const PIECES: usize = 8;
+
     fn of(product: &Raw, pieces: usize) -> Self {
-        let lines = if pieces > 1 { product.next_bytes / size_of::<Line>() } else { 0 };
+        let lines = if pieces >= Self::PIECES { product.next_bytes / size_of::<Line>() } else { 0 };
         Self { next: product.next, lines, each: lines.div_ceil(pieces.max(1)) }
     }
 
