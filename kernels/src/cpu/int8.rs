@@ -211,7 +211,7 @@ pub fn full_range_tile() -> Tile {
             return amx::TILE;
         }
         if super::isa() >= super::Isa::Avx512 && vnni::is_there() {
-            return vnni::TILE;
+            return vnni::WHOLE;
         }
     }
     plain::TILE
@@ -234,7 +234,7 @@ pub fn full_range_tiles() -> Vec<Tile> {
     #[cfg(target_arch = "x86_64")]
     {
         if super::isa() >= super::Isa::Avx512 && vnni::is_there() {
-            tiles.push(vnni::TILE);
+            tiles.push(vnni::WHOLE);
         }
         if super::isa() == super::Isa::Amx {
             tiles.push(amx::TILE);

@@ -1,5 +1,6 @@
 //! Weights and tables as they come out of a bundle.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Int8Panels, WEIGHT_LIMIT, tile};
@@ -41,12 +42,18 @@ impl Int8Panels {
     }
 }
 
-/// A table of coded rows, which are decoded when they are looked up.
+/// A table of coded rows, which are decoded when they are looked up. Outside of a page, where memory is
+/// dearer than time, each is decoded once.
 #[derive(Debug)]
 pub struct CodedTable {
     rows: CodedMatrix,
     scales: Vec<f32>,
+    /// Rows that were decoded, or no room for any.
+    kept: Vec<OnceLock<Box<[i8]>>>,
 }
+
+/// Whether decoded rows are kept.
+const KEEPS: bool = !cfg!(target_arch = "wasm32");
 
 impl CodedTable {
     /// A table whose row is `q · scale[row]`.
@@ -55,12 +62,18 @@ impl CodedTable {
     /// When there are not as many scales as rows, or blocks are not of one row: a caller's mistake.
     pub fn new(rows: CodedMatrix, scales: Vec<f32>) -> Self {
         assert!(rows.shape().rows == scales.len() && rows.shape().block == 1);
-        Self { rows, scales }
+        let kept = vec![OnceLock::new(); if KEEPS { scales.len() } else { 0 }];
+        Self { rows, scales, kept }
     }
 
     /// Rows and columns.
     pub fn dims(&self) -> (usize, usize) {
         (self.rows.shape().rows, self.rows.shape().columns)
+    }
+
+    /// A row that was kept.
+    fn kept(&self, id: u32) -> Option<&[i8]> {
+        Some(self.kept.get(id as usize)?.get()?)
     }
 
     /// Decodes the rows of some ids, each once, however often it is there.
@@ -72,6 +85,7 @@ impl CodedTable {
         let mut ids = ids.to_vec();
         ids.sort_unstable();
         ids.dedup();
+        ids.retain(|id| self.kept(*id).is_none());
         let mut integers = vec![0i8; ids.len() * columns];
         let damaged = AtomicUsize::new(NONE);
         let blocks: Vec<usize> = ids.iter().map(|id| *id as usize).collect();
@@ -83,9 +97,16 @@ impl CodedTable {
             }
         });
         match damaged.into_inner() {
-            NONE => Ok(DecodedRows { table: self, ids, integers }),
-            row => Err(row as u32),
+            NONE => {}
+            row => return Err(row as u32),
         }
+        if self.kept.is_empty() {
+            return Ok(DecodedRows { table: self, ids, integers });
+        }
+        for (id, row) in ids.iter().zip(integers.chunks_exact(columns.max(1))) {
+            self.kept[*id as usize].get_or_init(|| row.into());
+        }
+        Ok(DecodedRows { table: self, ids: Vec::new(), integers: Vec::new() })
     }
 }
 
@@ -95,7 +116,7 @@ const NONE: usize = usize::MAX;
 /// How many rows a task decodes.
 const ROWS_TOGETHER: usize = 16;
 
-/// Some rows of a [`CodedTable`].
+/// Some rows of a [`CodedTable`], which are here or kept there.
 #[derive(Debug)]
 pub struct DecodedRows<'a> {
     table: &'a CodedTable,
@@ -108,8 +129,11 @@ pub struct DecodedRows<'a> {
 impl DecodedRows<'_> {
     /// Expands the row of an id that was asked for; of others it gives zeros.
     pub fn expand(&self, id: u32, out: &mut [f32]) {
-        let Ok(index) = self.ids.binary_search(&id) else { return out.fill(0.0) };
-        let integers = &self.integers[index * out.len()..];
+        let integers = match (self.table.kept(id), self.ids.binary_search(&id)) {
+            (Some(kept), _) => kept,
+            (None, Ok(index)) => &self.integers[index * out.len()..],
+            (None, Err(_)) => return out.fill(0.0),
+        };
         let scale = self.table.scales[id as usize];
         out.iter_mut().zip(integers).for_each(|(x, q)| *x = f32::from(*q) * scale);
     }

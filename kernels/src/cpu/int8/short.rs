@@ -4,11 +4,16 @@
 //! Equal to the bit on every processor: each sum takes one product after the other, none is fused,
 //! and lanes are different sums.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use crate::cpu::dispatch;
 use crate::cpu::exact::exp2_times_127;
 use crate::cpu::gemm::prefetch;
 use crate::cpu::lanes::Lanes;
 use crate::cpu::math::{by_halves, one_by_one};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::{Isa, isa};
 
 /// The longest of them. Of twice as many tokens integers take about as long on processors with AVX2.
 pub const LONGEST: usize = 64;
@@ -77,9 +82,19 @@ pub struct Room {
     context: Vec<f32>,
 }
 
-dispatch! {
 /// The context of a head's rows, `[n, head_dim]`.
 pub fn attend(head: Head<'_>, out: &mut [f32], room: &mut Room) {
+    #[cfg(target_arch = "x86_64")]
+    if isa() >= Isa::Avx512 && avx512::takes(head.head_dim) {
+        // SAFETY: the processor has AVX-512, and such heads are taken.
+        return unsafe { avx512::attend(head, out, room) };
+    }
+    by_the_compiler(head, out, room);
+}
+
+dispatch! {
+/// The same in loops of which compilers make vectors.
+fn by_the_compiler(head: Head<'_>, out: &mut [f32], room: &mut Room) {
     in_panels::<WIDTH>(head, out, room);
 }
 }
@@ -118,8 +133,7 @@ fn in_panels<const WIDTH: usize>(head: Head<'_>, out: &mut [f32], room: &mut Roo
             }
         }
     }
-    // Powers of two take less than powers of e.
-    let scale = std::f32::consts::LOG2_E / (d as f32).sqrt();
+    let scale = scale_of(d);
     for (index, out) in out.chunks_mut(ROWS * d).enumerate() {
         let first = index * ROWS;
         head.fetch_next(first..(first + ROWS).min(head.n));
@@ -137,6 +151,12 @@ fn in_panels<const WIDTH: usize>(head: Head<'_>, out: &mut [f32], room: &mut Roo
             out.iter_mut().zip(context).for_each(|(out, x)| *out = x * inverse);
         }
     }
+}
+
+/// What scores are multiplied by: powers of two take less than powers of e.
+#[inline(always)]
+fn scale_of(head_dim: usize) -> f32 {
+    std::f32::consts::LOG2_E / (head_dim as f32).sqrt()
 }
 
 /// Rows times panels `[depth, WIDTH]`: `[ROWS, columns of all panels]`.
@@ -232,10 +252,11 @@ mod tests {
                 let error = (f64::from(*found) - expected).abs();
                 assert!(error < 4e-4 * f64::from(size), "{n} {head_dim}: {found} {expected}");
             }
-            let (mut narrow, mut wide) = (out.clone(), out.clone());
-            in_panels::<8>(head, &mut narrow, &mut room);
-            in_panels::<16>(head, &mut wide, &mut room);
-            assert!(narrow == out && wide == out, "{n} {head_dim}");
+            for way in [in_panels::<8>, in_panels::<16>, by_the_compiler] {
+                let mut again = vec![7f32; n * head_dim];
+                way(head, &mut again, &mut room);
+                assert!(again == out, "{n} {head_dim}");
+            }
         }
     }
 }
