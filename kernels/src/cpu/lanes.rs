@@ -216,6 +216,8 @@ pub use finish::{Extremes, Finish, Products, finish};
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub mod avx512;
 
 #[cfg(test)]
 mod tests {

@@ -6,12 +6,17 @@
 //! likewise with values: Σ p · (V·x + b) = V · (Σ p · x) + b. Weights stay integers, which are floats
 //! as they are read: in a page there is no room for them as floats.
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use std::ops::Range;
 
 use super::int8_layers::Int8Linear;
 use crate::cpu::math::{by_halves, exp, lanes, one_by_one};
 use crate::cpu::parallel::for_each;
 use crate::cpu::{Buffer, dispatch};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::{Isa, isa};
 
 /// The keys' and the values' weights, and the values' bias.
 pub struct OneQuery {
@@ -106,9 +111,23 @@ trait Number: Copy + Into<f32> {
     fn dot(x: &[f32], row: &[Self]) -> f32 {
         lanes(x, row, |x, y| x * y)
     }
+
+    /// Sixteen of them as floats.
+    ///
+    /// # Safety
+    /// They must be there, and the processor must have AVX-512.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load(x: *const Self) -> std::arch::x86_64::__m512;
 }
 
-impl Number for f32 {}
+impl Number for f32 {
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load(x: *const Self) -> std::arch::x86_64::__m512 {
+        // SAFETY: the caller's word for both.
+        unsafe { std::arch::x86_64::_mm512_loadu_ps(x) }
+    }
+}
 
 /// In a page compilers take bytes one by one.
 impl Number for i8 {
@@ -123,40 +142,85 @@ impl Number for i8 {
     fn dot(x: &[f32], row: &[Self]) -> f32 {
         crate::cpu::lanes::dot_bytes(x, row)
     }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load(x: *const Self) -> std::arch::x86_64::__m512 {
+        use std::arch::x86_64::*;
+        // SAFETY: as above.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.cast()))) }
+    }
 }
 
-/// `sum` becomes Σ weight · row, one row after the other: of a few columns at a time, so that their
-/// sums stay in registers.
-#[inline(always)]
-fn weigh<T: Number>(rows: &[T], weights: impl Iterator<Item = f32> + Clone, sum: &mut [f32]) {
-    let width = sum.len();
-    let (whole, rest) = sum.as_chunks_mut::<LANES>();
-    for (index, sum) in whole.iter_mut().enumerate() {
-        let first = LANES * one_by_one(index);
-        *sum = [0.0; LANES];
-        for (row, weight) in rows.chunks_exact(width).zip(weights.clone()) {
-            if let Some(row) = row[first..].first_chunk() {
-                T::add_weighted(sum, weight, row);
+/// Sums of many rows, by some processor's means.
+trait Way {
+    /// `sum` becomes Σ weight · row, one row after the other.
+    fn weigh<T: Number>(rows: &[T], weights: &[f32], sum: &mut [f32]);
+
+    /// Each row's product with x, as long as it.
+    fn dots<T: Number>(x: &[f32], rows: &[T], out: &mut [f32]);
+}
+
+/// In loops of which compilers make vectors.
+struct Plain;
+
+impl Way for Plain {
+    /// Of a few columns at a time, so that their sums stay in registers.
+    #[inline(always)]
+    fn weigh<T: Number>(rows: &[T], weights: &[f32], sum: &mut [f32]) {
+        let width = sum.len();
+        let (whole, rest) = sum.as_chunks_mut::<LANES>();
+        for (index, sum) in whole.iter_mut().enumerate() {
+            let first = LANES * one_by_one(index);
+            *sum = [0.0; LANES];
+            for (row, weight) in rows.chunks_exact(width).zip(weights) {
+                if let Some(row) = row[first..].first_chunk() {
+                    T::add_weighted(sum, *weight, row);
+                }
             }
         }
+        let first = width - rest.len();
+        rest.fill(0.0);
+        for (row, weight) in rows.chunks_exact(width).zip(weights) {
+            rest.iter_mut().zip(&row[first..]).for_each(|(sum, x)| *sum += weight * (*x).into());
+        }
     }
-    let first = width - rest.len();
-    rest.fill(0.0);
-    for (row, weight) in rows.chunks_exact(width).zip(weights) {
-        rest.iter_mut().zip(&row[first..]).for_each(|(sum, x)| *sum += weight * (*x).into());
+
+    #[inline(always)]
+    fn dots<T: Number>(x: &[f32], rows: &[T], out: &mut [f32]) {
+        let rows = rows.chunks_exact(x.len());
+        out.iter_mut().zip(rows).for_each(|(out, row)| *out = T::dot(x, row));
     }
+}
+
+/// A head's context, `[head_dim]`. `room` is as wide as a row, and there are as many scores as rows.
+fn attend(head: Head<'_>, room: &mut [f32], scores: &mut [f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if isa() >= Isa::Avx512 && avx512::takes(room.len()) {
+        // SAFETY: the processor has AVX-512, and rows are as it takes them.
+        return unsafe { avx512::attend(head, room, scores, out) };
+    }
+    by_the_compiler(head, room, scores, out);
 }
 
 dispatch! {
-/// A head's context, `[head_dim]`. `room` is as wide as a row, and there are as many scores as rows.
-fn attend(head: Head<'_>, room: &mut [f32], scores: &mut [f32], out: &mut [f32]) {
-    let (width, scale) = (room.len(), 1.0 / (out.len() as f32).sqrt());
+fn by_the_compiler(head: Head<'_>, room: &mut [f32], scores: &mut [f32], out: &mut [f32]) {
+    by::<Plain>(head, room, scores, out);
+}
+}
+
+#[inline(always)]
+fn by<W: Way>(head: Head<'_>, room: &mut [f32], scores: &mut [f32], out: &mut [f32]) {
+    let scale = 1.0 / (out.len() as f32).sqrt();
     let ((keys, key_scales), (values, value_scales)) = (head.keys, head.values);
-    weigh(keys, head.query.iter().zip(key_scales).map(|(q, scale)| q * scale), room);
+    let query = head.query.iter().zip(key_scales);
+    out.iter_mut().zip(query).for_each(|(out, (q, scale))| *out = q * scale);
+    W::weigh(keys, out, room);
     room.iter_mut().zip(head.factors).for_each(|(x, factor)| *x *= factor);
+    W::dots(room, head.x, scores);
     let mut most = f32::NEG_INFINITY;
-    for (score, x) in scores.iter_mut().zip(head.x.chunks_exact(width)) {
-        *score = f32::dot(room, x) * scale;
+    for score in &mut *scores {
+        *score *= scale;
         most = if *score > most { *score } else { most };
     }
     scores.iter_mut().for_each(|score| *score = exp::<false>(*score - most));
@@ -166,13 +230,12 @@ fn attend(head: Head<'_>, room: &mut [f32], scores: &mut [f32], out: &mut [f32])
     }
     let inverse = 1.0 / by_halves(sums, |x, y| x + y);
     scores.iter_mut().for_each(|score| *score *= inverse);
-    weigh(head.x, scores.iter().copied(), room);
+    W::weigh(head.x, scores, room);
     room.iter_mut().zip(head.factors).for_each(|(x, factor)| *x *= factor);
-    let values = values.chunks_exact(width).zip(value_scales);
-    for ((out, (values, scale)), bias) in out.iter_mut().zip(values).zip(head.bias) {
-        *out = i8::dot(room, values) * scale + bias;
+    W::dots(room, values, out);
+    for ((out, scale), bias) in out.iter_mut().zip(value_scales).zip(head.bias) {
+        *out = *out * scale + bias;
     }
-}
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::arch::x86_64::*;
 
 use super::{Head, LONGEST, ROWS, Room, scale_of};
 use crate::cpu::exact::EXP2;
+use crate::cpu::lanes::avx512::{largest, sum};
 
 /// Numbers of a vector.
 const LANES: usize = 16;
@@ -56,12 +57,16 @@ pub unsafe fn attend(head: Head<'_>, out: &mut [f32], room: &mut Room) {
 #[target_feature(enable = "avx512f")]
 unsafe fn put_keys(head: &Head<'_>, vectors: usize, out: &mut [f32]) {
     for vector in 0..vectors {
-        let rows: [&[f32]; LANES] = std::array::from_fn(|lane| {
-            head.row(head.keys, (vector * LANES + lane).min(head.n - 1))
-        });
+        let mut rows: [&[f32]; LANES] = [&[]; LANES];
+        for (lane, row) in rows.iter_mut().enumerate() {
+            *row = head.row(head.keys, (vector * LANES + lane).min(head.n - 1));
+        }
         for first in (0..head.head_dim).step_by(LANES) {
-            // SAFETY: sixteen numbers of each row, which is `head_dim` long.
-            let block = rows.map(|row| unsafe { _mm512_loadu_ps(row[first..].as_ptr()) });
+            let mut block = [_mm512_setzero_ps(); LANES];
+            for (x, row) in block.iter_mut().zip(rows) {
+                // SAFETY: sixteen numbers of a row, which is `head_dim` long.
+                *x = unsafe { _mm512_loadu_ps(row[first..].as_ptr()) };
+            }
             for (k, keys) in transpose(block).into_iter().enumerate() {
                 let out = &mut out[((first + k) * vectors + vector) * LANES..][..LANES];
                 // SAFETY: there is room for sixteen.
@@ -110,7 +115,10 @@ fn transpose(mut x: [__m512; LANES]) -> [__m512; LANES] {
 unsafe fn some<const N: usize>(head: &Head<'_>, first: usize, room: &Room, out: &mut [f32]) {
     let (n, d) = (head.n, head.head_dim);
     // Behind the last row it stands again: what comes of it is not looked at.
-    let queries = std::array::from_fn(|i| head.row(0, (first + i).min(n - 1)));
+    let mut queries: [&[f32]; ROWS] = [&[]; ROWS];
+    for (i, row) in queries.iter_mut().enumerate() {
+        *row = head.row(0, (first + i).min(n - 1));
+    }
     // SAFETY: `[head_dim, N · 16]`.
     let mut scores = unsafe { multiply::<N>(queries, &room.keys, N * LANES) };
     let mut probabilities = [[0f32; LONGEST]; ROWS];
@@ -126,7 +134,8 @@ unsafe fn some<const N: usize>(head: &Head<'_>, first: usize, room: &Room, out: 
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), *x) };
         }
     }
-    let probabilities = probabilities.each_ref().map(|row| &row[..n]);
+    let [a, b, c, e] = &probabilities;
+    let probabilities = [&a[..n], &b[..n], &c[..n], &e[..n]];
     let mut column = 0;
     while column < d {
         let values = &room.values[column..];
@@ -169,11 +178,13 @@ unsafe fn multiply<const N: usize>(x: [&[f32]; ROWS], y: &[f32], ld: usize) -> V
     for k in 0..depth {
         // SAFETY: the caller's word for y; rows are as long as the first.
         unsafe {
-            let y: [__m512; N] =
-                std::array::from_fn(|i| _mm512_loadu_ps(y.as_ptr().add(k * ld + i * LANES)));
+            let mut vectors = [_mm512_setzero_ps(); N];
+            for (i, vector) in vectors.iter_mut().enumerate() {
+                *vector = _mm512_loadu_ps(y.as_ptr().add(k * ld + i * LANES));
+            }
             for (sums, x) in sums.iter_mut().zip(x) {
                 let x = _mm512_set1_ps(*x.get_unchecked(k));
-                for (sum, y) in sums.iter_mut().zip(y) {
+                for (sum, y) in sums.iter_mut().zip(vectors) {
                     *sum = _mm512_add_ps(*sum, _mm512_mul_ps(x, y));
                 }
             }
@@ -190,8 +201,7 @@ fn exponentials<const N: usize>(x: &mut [__m512; N], scale: f32) -> f32 {
     // The second operand where one is not a number.
     let larger = |all, x| _mm512_max_ps(x, all);
     let most = x.iter().fold(_mm512_set1_ps(f32::NEG_INFINITY), |all, x| larger(all, *x));
-    let most = by_halves(most, |x, y| _mm256_max_ps(y, x), |x, y| _mm_max_ps(y, x));
-    let (most, scale, round) = (_mm512_set1_ps(most), _mm512_set1_ps(scale), of(1));
+    let (most, scale, round) = (_mm512_set1_ps(largest(most)), _mm512_set1_ps(scale), of(1));
     let mut sums = _mm512_setzero_ps();
     for x in x {
         // exact::exp2_times_127
@@ -205,20 +215,5 @@ fn exponentials<const N: usize>(x: &mut [__m512; N], scale: f32) -> f32 {
         *x = _mm512_mul_ps(p, _mm512_castsi512_ps(_mm512_slli_epi32::<23>(power)));
         sums = _mm512_add_ps(sums, *x);
     }
-    by_halves(sums, |x, y| _mm256_add_ps(x, y), |x, y| _mm_add_ps(x, y))
-}
-
-/// Sixteen become one, as by [`crate::cpu::math::by_halves`].
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn by_halves(
-    x: __m512,
-    eight: impl Fn(__m256, __m256) -> __m256,
-    four: impl Fn(__m128, __m128) -> __m128,
-) -> f32 {
-    let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x));
-    let x = eight(_mm512_castps512_ps256(x), _mm256_castpd_ps(high));
-    let x = four(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
-    let x = four(x, _mm_movehl_ps(x, x));
-    _mm_cvtss_f32(four(x, _mm_movehdup_ps(x)))
+    sum(sums)
 }
