@@ -8,6 +8,7 @@
 
 use std::ops::{Add, Mul, Sub};
 
+use super::dispatch;
 #[cfg(target_arch = "x86_64")]
 use super::{Isa, isa};
 
@@ -173,6 +174,25 @@ pub fn range(x: &[f32]) -> (f32, f32) {
     (least, most)
 }
 
+/// Each product of two numbers; gives the least and the largest, 0 among them.
+pub fn times(x: &[f32], y: &[f32], out: &mut [f32]) -> (f32, f32) {
+    #[cfg(target_arch = "x86_64")]
+    if isa() >= Isa::Avx512 {
+        // SAFETY: the processor has AVX-512.
+        return unsafe { avx512::times(x, y, out) };
+    }
+    products(x, y, out);
+    range(out)
+}
+
+dispatch! {
+fn products(x: &[f32], y: &[f32], out: &mut [f32]) {
+    for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
+        *out = x * y;
+    }
+}
+}
+
 /// What compilers do not do by themselves, as far as whole vectors go, and the rest.
 #[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
 mod wide {
@@ -261,6 +281,11 @@ mod tests {
             let mut with_others = x.clone();
             with_others.extend([f32::NAN, -1.0, f32::NAN]);
             assert_eq!(range(&with_others), (-1.0, most));
+            let mut products = vec![7f32; with_others.len()];
+            let found = times(&with_others, &vec![-2.0; with_others.len()], &mut products);
+            assert_eq!(found, (-2.0 * most, 2.0));
+            let same = |(x, y): (&f32, &f32)| y.to_bits() == (x * -2.0).to_bits() || x.is_nan();
+            assert!(with_others.iter().zip(&products).all(same));
             let below: Vec<f32> = x.iter().map(|x| -x).collect();
             assert_eq!(range(&below), (-most, 0.0));
         }

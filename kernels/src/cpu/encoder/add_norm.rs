@@ -2,10 +2,15 @@
 //!
 //! Ba, Kiros and Hinton, Layer normalization (2016).
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
 use crate::Dropout;
 use crate::cpu::math::{each, lanes, one_by_one};
 use crate::cpu::parallel::Runs;
 use crate::cpu::{Buffer, Element, dispatch};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::{Isa, isa};
 use crate::gradients::GradientSlot;
 
 /// A layer norm's parameters.
@@ -93,6 +98,23 @@ pub fn norm_row(
     inverse: &mut f32,
 ) {
     forward(x, shift, other, None, 0, norm, out, normed, inverse);
+}
+
+/// The same, where no backward pass follows. x is overwritten, and so is `room` for a row.
+pub fn norm_alone(
+    x: &mut [f32],
+    shift: &[f32],
+    other: &[f32],
+    norm: &Norm,
+    out: &mut [f32],
+    room: &mut [f32],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if isa() >= Isa::Avx512 && avx512::takes(x.len()) {
+        // SAFETY: the processor has AVX-512.
+        return unsafe { avx512::norm_alone(x, shift, other, norm, out) };
+    }
+    norm_row(x, shift, other, norm, out, room, &mut 0.0);
 }
 
 /// The backward pass of [`norm_row`]; `dz` is the gradient of each of the three, and `same` equals
@@ -203,4 +225,25 @@ pub fn backward<E: Element>(
         *sum += passed;
     }
 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dropout::normal;
+
+    #[test]
+    fn a_norm_alone_has_the_bits_of_one_with_a_backward_pass() {
+        for n in [0, 1, 16, 40, 384, 400] {
+            let row = |seed| (0..n as u64).map(|i| 3.0 * normal(seed, i)).collect::<Vec<f32>>();
+            let norm = Norm { weight: row(1), bias: row(2), eps: 1e-12, gradients: None };
+            let (shift, other) = (row(3), row(4));
+            let (mut expected, mut found) = (vec![7f32; n], vec![7f32; n]);
+            let (mut normed, mut inverse) = (vec![0f32; n], 0.0);
+            norm_row(&mut row(5), &shift, &other, &norm, &mut expected, &mut normed, &mut inverse);
+            norm_alone(&mut row(5), &shift, &other, &norm, &mut found, &mut normed);
+            let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&found), bits(&expected), "{n}");
+        }
+    }
 }

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use super::elementwise::gelu_tanh;
 use super::one_query::OneQuery;
 use super::{Norm, add_norm};
+use crate::cpu::Buffer;
 use crate::cpu::encoder::Queries;
 use crate::cpu::exact::gelu;
+use crate::cpu::gemm::prefetch;
 use crate::cpu::int8::{self, Biased, Gelu, Int8Panels, Plain, QuantizedRows};
-use crate::cpu::lanes::{Extremes, range};
+use crate::cpu::lanes::{Extremes, range, times};
 use crate::cpu::parallel::{Runs, for_each};
-use crate::cpu::{Buffer, dispatch};
 use crate::{Activation, Sequences};
 
 /// A linear layer.
@@ -128,23 +129,13 @@ impl Room {
     /// Takes up a row, as this layer reads it.
     fn push(&mut self, to: &Int8Linear, x: &[f32]) {
         let factors = to.weight.input_factors();
-        let x = if factors.is_empty() {
-            x
-        } else {
-            self.scaled.resize(x.len(), 0.0);
-            times(x, factors, &mut self.scaled);
-            &self.scaled
-        };
-        self.rows.push(to.weight.tile(), x, range(x));
+        if factors.is_empty() {
+            return self.rows.push(to.weight.tile(), x, range(x));
+        }
+        self.scaled.resize(x.len(), 0.0);
+        let range = times(x, factors, &mut self.scaled);
+        self.rows.push(to.weight.tile(), &self.scaled, range);
     }
-}
-
-dispatch! {
-fn times(x: &[f32], y: &[f32], out: &mut [f32]) {
-    for ((out, x), y) in out.iter_mut().zip(x).zip(y) {
-        *out = x * y;
-    }
-}
 }
 
 impl Int8Linear {
@@ -264,13 +255,18 @@ fn add_and_norm<'a>(
     to: Option<&Int8Linear>,
 ) {
     let hidden = bias.len();
-    let (mut normed, mut inverse) = (vec![0f32; hidden], 0.0);
+    let mut spare = vec![0f32; hidden];
+    let count = out.len() / hidden;
     if let Some(to) = to {
-        room.begin(to, out.len() / hidden);
+        room.begin(to, count);
     }
     let rows = y.chunks_exact_mut(hidden).zip(out.chunks_exact_mut(hidden));
     for (row, (y, out)) in rows.enumerate() {
-        add_norm::norm_row(y, bias, residual(row), norm, out, &mut normed, &mut inverse);
+        // The next row comes from a farther cache meanwhile.
+        if row + 1 < count {
+            prefetch(residual(row + 1));
+        }
+        add_norm::norm_alone(y, bias, residual(row), norm, out, &mut spare);
         if let Some(to) = to {
             room.push(to, out);
         }

@@ -126,6 +126,16 @@ pub fn finish<F: Finish>(
             }
         };
     }
+    #[cfg(target_arch = "x86_64")]
+    if crate::cpu::isa() >= crate::cpu::Isa::Avx512 {
+        // SAFETY: the processor has AVX-512.
+        return unsafe {
+            match extremes {
+                [] => super::avx512::finish::<false>(finish, products, out, ld, &mut []),
+                _ => super::avx512::finish::<true>(finish, products, out, ld, extremes),
+            }
+        };
+    }
     #[allow(unreachable_code)]
     by_the_compiler(finish, products, out, ld, extremes)
 }
