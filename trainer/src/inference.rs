@@ -201,10 +201,7 @@ pub fn document_logits(
     // In integers a thread has batches to itself, and waits for others seldom. Floats keep locks and
     // what a backward pass needs while they are computed: there all threads share one batch.
     let (most, together) = match model.is_int8() {
-        true => (
-            std::env::var("TT").map_or(THREAD_TOKENS, |x| x.parse().unwrap()),
-            BATCHES_A_THREAD * threads,
-        ),
+        true => (THREAD_TOKENS, BATCHES_A_THREAD * threads),
         false => (BATCH_TOKENS.min(THREAD_TOKENS * threads), 1),
     };
     let logits_of = |chosen: &&[(usize, usize)]| -> Result<Vec<Vec<f32>>> {
