@@ -19,6 +19,8 @@ pub(crate) mod checks;
 mod coded;
 mod finish;
 mod linear;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod panels;
 mod plain;
 #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
@@ -199,6 +201,8 @@ pub fn tile() -> Tile {
             return avx2::TILE;
         }
     }
+    #[cfg(target_arch = "aarch64")]
+    return if neon::has_fours() { neon::BY_FOURS } else { neon::BY_PAIRS };
     #[allow(unreachable_code)]
     plain::TILE
 }

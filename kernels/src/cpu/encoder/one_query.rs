@@ -86,6 +86,7 @@ impl Scaled {
 
 /// One head of one sequence: rows `[n, H]`, a query and a bias `[head_dim]`, the head's weights
 /// `[head_dim, H]` with their scales, and the rows' factors `[H]`, if any.
+#[derive(Clone, Copy)]
 struct Head<'a> {
     x: &'a [f32],
     query: &'a [f32],
@@ -322,6 +323,33 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn every_way_gives_the_same_bits() {
+        for (n, head_dim, hidden) in [(1, 16, 16), (5, 24, 144), (40, 32, 384), (27, 7, 35)] {
+            let row = |seed, n: usize| (0..n as u64).map(|i| normal(seed, i)).collect::<Vec<f32>>();
+            let bytes = |seed| -> Vec<i8> {
+                (0..(head_dim * hidden) as u64).map(|i| hash(seed, i) as i8).collect()
+            };
+            let (x, query, keys, values) =
+                (row(1, n * hidden), row(2, head_dim), bytes(3), bytes(4));
+            let (scales, factors, bias) = (row(5, head_dim), row(6, hidden), row(7, head_dim));
+            let head = Head {
+                x: &x,
+                query: &query,
+                keys: (&keys, &scales),
+                values: (&values, &scales),
+                factors: &factors,
+                bias: &bias,
+            };
+            let by = |way: fn(Head<'_>, &mut [f32], &mut [f32], &mut [f32])| -> Vec<u32> {
+                let mut out = vec![7f32; head_dim];
+                way(head, &mut vec![7f32; hidden], &mut vec![7f32; n], &mut out);
+                out.iter().map(|x| x.to_bits()).collect()
+            };
+            assert_eq!(by(attend), by(by_the_compiler), "{n} {head_dim} {hidden}");
         }
     }
 

@@ -28,6 +28,13 @@ pub(super) fn tiles() -> Vec<Tile> {
             tiles.push(amx::TILE);
         }
     }
+    #[cfg(target_arch = "aarch64")]
+    {
+        tiles.push(neon::BY_PAIRS);
+        if neon::has_fours() {
+            tiles.push(neon::BY_FOURS);
+        }
+    }
     #[cfg(all(target_arch = "wasm32", target_feature = "relaxed-simd"))]
     tiles.extend(relaxed::tiles());
     #[cfg(all(

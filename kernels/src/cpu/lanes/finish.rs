@@ -47,6 +47,7 @@ impl Products<'_> {
     }
 
     /// The columns of a row behind whole vectors of `N`.
+    #[cfg(any(target_arch = "x86_64", target_arch = "wasm32"))]
     #[inline(always)]
     pub fn rest<const N: usize>(
         &self,
@@ -64,6 +65,7 @@ impl Products<'_> {
         }
     }
 
+    #[cfg(any(target_arch = "x86_64", target_arch = "wasm32"))]
     #[inline(always)]
     fn one(&self, finish: impl Finish, row: usize, column: usize) -> f32 {
         let (integers, zero, scale) = self.row(row);
