@@ -6,7 +6,7 @@
 mod avx512;
 
 use crate::Dropout;
-use crate::cpu::math::{each, lanes, one_by_one};
+use crate::cpu::math::{by_halves, each, lanes, one_by_one};
 use crate::cpu::parallel::Runs;
 use crate::cpu::{Buffer, Element, dispatch};
 #[cfg(target_arch = "x86_64")]
@@ -100,21 +100,50 @@ pub fn norm_row(
     forward(x, shift, other, None, 0, norm, out, normed, inverse);
 }
 
-/// The same, where no backward pass follows. x is overwritten, and so is `room` for a row.
-pub fn norm_alone(
-    x: &mut [f32],
-    shift: &[f32],
-    other: &[f32],
-    norm: &Norm,
-    out: &mut [f32],
-    room: &mut [f32],
-) {
+/// The same, where no backward pass follows, in as few passes as its sums allow. x is overwritten.
+pub fn norm_alone(x: &mut [f32], shift: &[f32], other: &[f32], norm: &Norm, out: &mut [f32]) {
     #[cfg(target_arch = "x86_64")]
     if isa() >= Isa::Avx512 && avx512::takes(x.len()) {
         // SAFETY: the processor has AVX-512.
         return unsafe { avx512::norm_alone(x, shift, other, norm, out) };
     }
-    norm_row(x, shift, other, norm, out, room, &mut 0.0);
+    by_the_compiler(x, shift, other, norm, out);
+}
+
+dispatch! {
+/// The same in loops of which compilers make vectors.
+fn by_the_compiler(x: &mut [f32], shift: &[f32], other: &[f32], norm: &Norm, out: &mut [f32]) {
+    let n = x.len();
+    let (whole, rest) = x.as_chunks_mut::<16>();
+    let (shift, rest_shift) = shift.as_chunks::<16>();
+    let (other, rest_other) = other.as_chunks::<16>();
+    let mut sums = [0f32; 16];
+    for (index, (x, (shift, other))) in whole.iter_mut().zip(shift.iter().zip(other)).enumerate() {
+        one_by_one(index);
+        *x = each(|lane| x[lane] + shift[lane] + other[lane]);
+        sums = each(|lane| sums[lane] + x[lane]);
+    }
+    let others = rest_shift.iter().zip(rest_other);
+    for ((x, sum), (shift, other)) in rest.iter_mut().zip(&mut sums).zip(others) {
+        *x = *x + shift + other;
+        *sum += *x;
+    }
+    let mean = by_halves(sums, |x, y| x + y) / n as f32;
+    let mut squares = [0f32; 16];
+    for (index, x) in whole.iter_mut().enumerate() {
+        one_by_one(index);
+        *x = each(|lane| x[lane] - mean);
+        squares = each(|lane| squares[lane] + x[lane] * x[lane]);
+    }
+    for (x, sum) in rest.iter_mut().zip(&mut squares) {
+        *x -= mean;
+        *sum += *x * *x;
+    }
+    let scale = 1.0 / (by_halves(squares, |x, y| x + y) / n as f32 + norm.eps).sqrt();
+    for ((x, out), (weight, bias)) in x.iter().zip(out).zip(norm.weight.iter().zip(&norm.bias)) {
+        *out = x * scale * weight + bias;
+    }
+}
 }
 
 /// The backward pass of [`norm_row`]; `dz` is the gradient of each of the three, and `same` equals
@@ -241,9 +270,11 @@ mod tests {
             let (mut expected, mut found) = (vec![7f32; n], vec![7f32; n]);
             let (mut normed, mut inverse) = (vec![0f32; n], 0.0);
             norm_row(&mut row(5), &shift, &other, &norm, &mut expected, &mut normed, &mut inverse);
-            norm_alone(&mut row(5), &shift, &other, &norm, &mut found, &mut normed);
             let bits = |x: &[f32]| x.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-            assert_eq!(bits(&found), bits(&expected), "{n}");
+            for way in [norm_alone, by_the_compiler] {
+                way(&mut row(5), &shift, &other, &norm, &mut found);
+                assert_eq!(bits(&found), bits(&expected), "{n}");
+            }
         }
     }
 }

@@ -255,7 +255,6 @@ fn add_and_norm<'a>(
     to: Option<&Int8Linear>,
 ) {
     let hidden = bias.len();
-    let mut spare = vec![0f32; hidden];
     let count = out.len() / hidden;
     if let Some(to) = to {
         room.begin(to, count);
@@ -266,7 +265,7 @@ fn add_and_norm<'a>(
         if row + 1 < count {
             prefetch(residual(row + 1));
         }
-        add_norm::norm_alone(y, bias, residual(row), norm, out, &mut spare);
+        add_norm::norm_alone(y, bias, residual(row), norm, out);
         if let Some(to) = to {
             room.push(to, out);
         }
