@@ -108,4 +108,12 @@ want_python() {
 # want_program PROGRAM WHY: where package and program have one name.
 want_program() { have "$1" || want "$1, which $2" "$1"; }
 
+is_arm() { case $(uname -m) in aarch64 | arm64) ;; *) return 1 ;; esac; }
+
+# want_arm: what makes and runs a program for ARM elsewhere.
+want_arm() {
+  have aarch64-linux-gnu-gcc || want "a compiler and a C library for ARM" gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+  have qemu-aarch64 || want "QEMU, which plays an ARM processor for tests" qemu-user
+}
+
 has_sample() { [ -f "$root/sample/.complete" ]; }

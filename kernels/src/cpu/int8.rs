@@ -75,7 +75,7 @@ pub struct Tile {
     tail: Option<Tail>,
     /// Whether it is faster where sums of products fit 16 bits.
     asks_for_spans: bool,
-    /// Whether it is AVX-512-VNNI's.
+    /// Whether it is AVX-512-VNNI's for whole blocks of 8 rows.
     #[cfg(target_arch = "x86_64")]
     by_vnni: bool,
     run: unsafe fn(&Raw),
@@ -248,7 +248,7 @@ pub fn full_range_tiles() -> Vec<Tile> {
 }
 
 impl Tile {
-    /// Whether it is AVX-512-VNNI's.
+    /// Whether it is AVX-512-VNNI's for whole blocks of 8 rows.
     #[cfg(target_arch = "x86_64")]
     pub fn is_vnni(&self) -> bool {
         self.by_vnni

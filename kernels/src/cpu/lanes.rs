@@ -3,7 +3,7 @@
 //! Where compilers make vectors of plain loops this is for numbers alone. In a browser, and for
 //! AVX2, they make poor ones: comparisons become masks, and narrowing goes lane by lane. There the
 //! same body is computed for several at once, and gives the same bits, as no operation here rounds
-//! more than once. In a page what takes longest is written by hand besides (`lanes/gelu.s`,
+//! more than once. With AVX-512 that is for what ends in one number of many (`lanes/avx512.rs`). In a page what takes longest is written by hand besides (`lanes/gelu.s`,
 //! `lanes/probabilities.s`), operation by operation the same.
 
 use std::ops::{Add, Mul, Sub};

@@ -101,9 +101,14 @@ pub fn norm_row(
 }
 
 /// The same, where no backward pass follows, in as few passes as its sums allow. x is overwritten.
+///
+/// # Panics
+/// When rows are not as long as each other: a caller's mistake.
 pub fn norm_alone(x: &mut [f32], shift: &[f32], other: &[f32], norm: &Norm, out: &mut [f32]) {
+    let n = x.len();
+    assert!([shift, other, &norm.weight, &norm.bias, out].iter().all(|row| row.len() == n));
     #[cfg(target_arch = "x86_64")]
-    if isa() >= Isa::Avx512 && avx512::takes(x.len()) {
+    if isa() >= Isa::Avx512 && avx512::takes(n) {
         // SAFETY: the processor has AVX-512.
         return unsafe { avx512::norm_alone(x, shift, other, norm, out) };
     }

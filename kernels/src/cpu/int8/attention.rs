@@ -175,10 +175,12 @@ mod tests {
     use crate::dropout::normal;
 
     const HEADS: usize = 3;
-    const HIDDEN: usize = 24 * HEADS;
+    /// Of a head: no vectors of AVX-512, and whole ones.
+    const HEAD_DIMS: [usize; 2] = [24, 32];
 
     /// Attention of sequences of these lengths, `[T, H]`, and what it was computed from.
-    fn of(lengths: &[usize]) -> (Vec<f32>, Vec<f32>) {
+    fn of(lengths: &[usize], head_dim: usize) -> (Vec<f32>, Vec<f32>) {
+        let hidden = HEADS * head_dim;
         let mut ends = vec![0];
         ends.extend(lengths.iter().scan(0, |end, n| {
             *end += *n as u32;
@@ -186,9 +188,9 @@ mod tests {
         }));
         let sequences = Sequences::new(ends).unwrap();
         let tokens = sequences.tokens();
-        let qkv: Vec<f32> = (0..(tokens * 3 * HIDDEN) as u64).map(|i| normal(3, i)).collect();
+        let qkv: Vec<f32> = (0..(tokens * 3 * hidden) as u64).map(|i| normal(3, i)).collect();
         let context = forward(&qkv, &sequences, HEADS);
-        let mut out = vec![0.0; tokens * HIDDEN];
+        let mut out = vec![0.0; tokens * hidden];
         context.gather(0, &mut out);
         (out, qkv)
     }
@@ -196,16 +198,21 @@ mod tests {
     #[test]
     fn short_and_long_sequences_have_attention_of_their_own_rows() {
         let lengths = [0, 1, 17, LONGEST, LONGEST + 1, 0, 2 * LONGEST + 3, 0];
-        let (out, qkv) = of(&lengths);
-        let head_dim = HIDDEN / HEADS;
+        for head_dim in HEAD_DIMS {
+            rows_have_attention_of_their_own(&lengths, head_dim);
+        }
+    }
+
+    fn rows_have_attention_of_their_own(lengths: &[usize], head_dim: usize) {
+        let (hidden, (out, qkv)) = (HEADS * head_dim, of(lengths, head_dim));
         let mut start = 0;
-        for n in lengths {
+        for &n in lengths {
             let mut squares = 0.0;
             for (query, head) in (0..n).flat_map(|query| (0..HEADS).map(move |head| (query, head)))
             {
                 let number = |row: usize, part: usize, column: usize| {
                     let row = (start + row) * 3 + part;
-                    f64::from(qkv[row * HIDDEN + head * head_dim + column])
+                    f64::from(qkv[row * hidden + head * head_dim + column])
                 };
                 let weight = |key| {
                     let each = (0..head_dim).map(|k| number(query, 0, k) * number(key, 1, k));
@@ -216,14 +223,14 @@ mod tests {
                 for column in 0..head_dim {
                     let each = weights.iter().enumerate();
                     let expected: f64 = each.map(|(key, w)| w * number(key, 2, column)).sum();
-                    let found = out[(start + query) * HIDDEN + head * head_dim + column];
+                    let found = out[(start + query) * hidden + head * head_dim + column];
                     let error = f64::from(found) - expected / total;
                     assert!(error.abs() < 0.06, "{n}: {found} {}", expected / total);
                     squares += error * error;
                 }
             }
             // Integers of 7 bits are right within some thousandths of values of 1.
-            let mean = (squares / (n * HIDDEN).max(1) as f64).sqrt();
+            let mean = (squares / (n * hidden).max(1) as f64).sqrt();
             assert!(mean < if n > LONGEST { 8e-3 } else { 1e-4 }, "{n}: {mean}");
             start += n;
         }
@@ -235,7 +242,7 @@ mod tests {
 
     #[test]
     fn every_processor_gives_the_same_bits() {
-        let (out, _) = of(&[5, LONGEST, 100]);
+        let out = HEAD_DIMS.map(|head_dim| of(&[5, 40, LONGEST, 100], head_dim).0).concat();
         let bits = format!("{:x?}", out.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
         if std::env::var_os(PRINT).is_some() {
             return println!("{bits}");

@@ -62,6 +62,8 @@ pub fn every_tile_gives_the_same_integers() {
         (42, 9, 24),
         (36, 8, 512),
         (32, 9, 33),
+        (6, 50, 20),
+        (15, 17, 90),
     ] {
         for (extreme, most) in [(false, 63), (false, 15), (true, 63)] {
             let weight = |o: usize, i: usize| match extreme {

@@ -61,8 +61,13 @@ impl CodedTable {
     /// # Panics
     /// When there are not as many scales as rows, or blocks are not of one row: a caller's mistake.
     pub fn new(rows: CodedMatrix, scales: Vec<f32>) -> Self {
+        Self::with(rows, scales, KEEPS)
+    }
+
+    /// The same, which keeps decoded rows or does not.
+    pub(super) fn with(rows: CodedMatrix, scales: Vec<f32>, keeps: bool) -> Self {
         assert!(rows.shape().rows == scales.len() && rows.shape().block == 1);
-        let kept = vec![OnceLock::new(); if KEEPS { scales.len() } else { 0 }];
+        let kept = vec![OnceLock::new(); if keeps { scales.len() } else { 0 }];
         Self { rows, scales, kept }
     }
 
@@ -127,7 +132,8 @@ pub struct DecodedRows<'a> {
 }
 
 impl DecodedRows<'_> {
-    /// Expands the row of an id that was asked for; of others it gives zeros.
+    /// Expands the row of an id that was asked for; of others it gives zeros, or their row where that
+    /// was kept.
     pub fn expand(&self, id: u32, out: &mut [f32]) {
         let integers = match (self.table.kept(id), self.ids.binary_search(&id)) {
             (Some(kept), _) => kept,

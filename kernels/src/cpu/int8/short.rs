@@ -72,9 +72,9 @@ impl Head<'_> {
 /// What heads need one after the other.
 #[derive(Default)]
 pub struct Room {
-    /// Panels `[head_dim, WIDTH]`, a key each column.
+    /// Panels `[head_dim, WIDTH]`, a key each column; AVX-512 has one, as wide as all keys.
     keys: Vec<f32>,
-    /// Panels `[n, WIDTH]`.
+    /// Panels `[n, WIDTH]`; AVX-512 has one, `[n, head_dim]`.
     values: Vec<f32>,
     /// Of some queries scores, `[ROWS, n]`, padded.
     scores: Vec<f32>,
@@ -234,6 +234,9 @@ mod tests {
             (1, 1, 1.0),
             (3, 5, 1.0),
             (16, 16, 3.0),
+            (1, 32, 1.0),
+            (5, 16, 1.0),
+            (40, 48, 1.0),
             (18, 72, 1.0),
             (27, 32, 1.0),
             (30, 24, 1.0),

@@ -98,18 +98,43 @@ fn coded_rows_are_taken_up_in_their_place() {
 
 #[test]
 fn rows_of_a_table_come_back() {
-    let (integers, matrix) = coded(CodedShape { rows: 9, columns: 40, block: 1 });
+    let shape = CodedShape { rows: 9, columns: 40, block: 1 };
     let scales: Vec<f32> = (0..9).map(|row| 0.25 * row as f32).collect();
-    let table = CodedTable::new(matrix, scales.clone());
-    let mut out = [0f32; 40];
-    let rows = table.decode(&[8, 0, 8, 3]).unwrap();
-    for row in [8, 0, 3] {
-        rows.expand(row as u32, &mut out);
-        for (x, q) in out.iter().zip(&integers[40 * row..]) {
-            assert_eq!(*x, f32::from(*q) * scales[row]);
+    for keeps in [false, true] {
+        let (integers, matrix) = coded(shape);
+        let table = CodedTable::with(matrix, scales.clone(), keeps);
+        let mut out = [0f32; 40];
+        // The second time some are kept, and the third time all.
+        for ids in [&[8, 0, 8, 3][..], &[3, 7, 8, 1, 0], &[7, 3]] {
+            let rows = table.decode(ids).unwrap();
+            for row in ids {
+                rows.expand(*row, &mut out);
+                let row = *row as usize;
+                for (x, q) in out.iter().zip(&integers[40 * row..]) {
+                    assert_eq!(*x, f32::from(*q) * scales[row]);
+                }
+            }
+            rows.expand(5, &mut out);
+            assert_eq!(out, [0.0; 40], "nobody asked for it");
         }
+        assert!(table.decode(&[]).is_ok());
     }
-    rows.expand(5, &mut out);
-    assert_eq!(out, [0.0; 40], "nobody asked for it");
-    assert!(table.decode(&[]).is_ok());
+}
+
+#[test]
+fn the_least_damaged_row_is_named_whatever_was_kept() {
+    let shape = CodedShape { rows: 9, columns: 40, block: 1 };
+    let (integers, _) = coded(shape);
+    let mut bytes = encode(&integers, shape);
+    // The last byte is the last row's.
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 0xff;
+    }
+    for keeps in [false, true] {
+        let matrix = CodedMatrix::new(bytes.clone()).unwrap();
+        let table = CodedTable::with(matrix, vec![1.0; 9], keeps);
+        assert!(table.decode(&[2, 5]).is_ok());
+        assert_eq!(table.decode(&[5, 8, 2]).err(), Some(8));
+        assert_eq!(table.decode(&[8]).err(), Some(8));
+    }
 }

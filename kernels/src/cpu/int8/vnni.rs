@@ -14,13 +14,13 @@ pub const TILE: Tile = Tile {
     activation_bytes: 1,
     tail: None,
     asks_for_spans: false,
-    by_vnni: true,
+    by_vnni: false,
     run,
     hold: None,
 };
 
 /// The same for whole blocks of rows, which is how training multiplies.
-pub const WHOLE: Tile = Tile { rows: ROWS, ..TILE };
+pub const WHOLE: Tile = Tile { rows: ROWS, by_vnni: true, ..TILE };
 
 /// Rows multiplied at once; of the last ones fewer.
 const ROWS: usize = 8;

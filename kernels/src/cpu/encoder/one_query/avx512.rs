@@ -48,6 +48,9 @@ impl Way for Wide {
 #[target_feature(enable = "avx512f")]
 unsafe fn weigh<T: Number>(rows: &[T], weights: &[f32], sum: &mut [f32]) {
     let (width, mut first) = (sum.len(), 0);
+    if weights.is_empty() {
+        return sum.fill(0.0);
+    }
     while first < width {
         // SAFETY: so many columns are left.
         first += unsafe {

@@ -10,6 +10,9 @@ use crate::cpu::lanes::avx512::{largest, sum};
 /// Numbers of a vector.
 const LANES: usize = 16;
 
+/// As many vectors of keys there are at most.
+const _: () = assert!(LONGEST == 4 * LANES);
+
 /// Of some queries their vectors.
 type Vectors<const N: usize> = [[__m512; N]; ROWS];
 
@@ -53,7 +56,7 @@ pub unsafe fn attend(head: Head<'_>, out: &mut [f32], room: &mut Room) {
 /// Puts keys into `[head_dim, vectors · 16]`. Behind the last row it stands again.
 ///
 /// # Safety
-/// The processor must have AVX-512.
+/// The processor must have AVX-512, there must be a row, and [`takes`] must have said so of heads.
 #[target_feature(enable = "avx512f")]
 unsafe fn put_keys(head: &Head<'_>, vectors: usize, out: &mut [f32]) {
     for vector in 0..vectors {
@@ -167,7 +170,7 @@ fn put<const N: usize>(x: Vectors<N>, inverses: [f32; ROWS], out: &mut [f32], ld
 /// Rows times N vectors of each of as many rows of y as they have numbers, `ld` apart.
 ///
 /// # Safety
-/// These must be there.
+/// These must be there, rows of x must be as long as each other, and the processor must have AVX-512.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn multiply<const N: usize>(x: [&[f32]; ROWS], y: &[f32], ld: usize) -> Vectors<N> {
