@@ -6,9 +6,24 @@ use std::ops::{Add, Mul, Sub};
 
 use super::{Constant, Extremes, Finish, Lanes, Products};
 
-/// Sixteen numbers. Made by the functions below alone, which ask for AVX-512.
+/// Sixteen numbers. Made where there is AVX-512 alone, which a vector's type does not say.
 #[derive(Clone, Copy)]
-struct Sixteen(__m512);
+pub struct Sixteen(__m512);
+
+impl Sixteen {
+    /// # Safety
+    /// There must be AVX-512.
+    #[inline(always)]
+    pub unsafe fn new(x: __m512) -> Self {
+        Self(x)
+    }
+
+    /// Its vector.
+    #[inline(always)]
+    pub fn vector(self) -> __m512 {
+        self.0
+    }
+}
 
 macro_rules! operators {
     ($($operator:ident $method:ident $instruction:ident),*) => {$(

@@ -4,8 +4,8 @@
 use std::arch::x86_64::*;
 
 use super::{Head, LONGEST, ROWS, Room, scale_of};
-use crate::cpu::exact::EXP2;
-use crate::cpu::lanes::avx512::{largest, sum};
+use crate::cpu::exact::exp2_times_127;
+use crate::cpu::lanes::avx512::{Sixteen, largest, sum};
 
 /// Numbers of a vector.
 const LANES: usize = 16;
@@ -200,22 +200,15 @@ unsafe fn multiply<const N: usize>(x: [&[f32]; ROWS], y: &[f32], ld: usize) -> V
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn exponentials<const N: usize>(x: &mut [__m512; N], scale: f32) -> f32 {
-    let of = |index: usize| _mm512_set1_ps(EXP2[index].0[0]);
     // The second operand where one is not a number.
     let larger = |all, x| _mm512_max_ps(x, all);
     let most = x.iter().fold(_mm512_set1_ps(f32::NEG_INFINITY), |all, x| larger(all, *x));
-    let (most, scale, round) = (_mm512_set1_ps(largest(most)), _mm512_set1_ps(scale), of(1));
+    let (most, scale) = (_mm512_set1_ps(largest(most)), _mm512_set1_ps(scale));
     let mut sums = _mm512_setzero_ps();
     for x in x {
-        // exact::exp2_times_127
-        let y = _mm512_max_ps(of(0), _mm512_mul_ps(_mm512_sub_ps(*x, most), scale));
-        let rounded = _mm512_add_ps(y, round);
-        let r = _mm512_sub_ps(y, _mm512_sub_ps(rounded, round));
-        let p = _mm512_add_ps(_mm512_mul_ps(of(3), r), of(4));
-        let p = _mm512_add_ps(_mm512_mul_ps(p, r), of(5));
-        let p = _mm512_add_ps(_mm512_mul_ps(p, r), of(6));
-        let power = _mm512_add_epi32(_mm512_castps_si512(rounded), _mm512_set1_epi32(127));
-        *x = _mm512_mul_ps(p, _mm512_castsi512_ps(_mm512_slli_epi32::<23>(power)));
+        let exponent = _mm512_mul_ps(_mm512_sub_ps(*x, most), scale);
+        // SAFETY: there is AVX-512.
+        *x = exp2_times_127(unsafe { Sixteen::new(exponent) }).vector();
         sums = _mm512_add_ps(sums, *x);
     }
     sum(sums)
