@@ -16,6 +16,8 @@ export class WorkerBridge {
   #worker;
   /** Workers that compute for the first one. @type {Worker[]} */
   #threads = [];
+  /** A number in the engine's memory, by which its threads sleep. @type {Int32Array | undefined} */
+  #bell;
   /** @type {Map<number, Pending>} */
   #pending = new Map();
   #nextId = 1;
@@ -44,10 +46,11 @@ export class WorkerBridge {
   /**
    * @param {string} type
    * @param {object} [body]
-   * @param {{transfer?: Transferable[], signal?: AbortSignal, onProgress?: (progress: any) => void}} [options]
+   * @param {{transfer?: Transferable[], signal?: AbortSignal, onProgress?: (progress: any) => void, rings?: boolean}} [options]
+   *   `rings` wakes the threads meanwhile
    * @returns {Promise<any>}
    */
-  request(type, body = {}, { transfer = [], signal, onProgress } = {}) {
+  request(type, body = {}, { transfer = [], signal, onProgress, rings } = {}) {
     if (this.#ended) return Promise.reject(this.#ended);
     if (signal?.aborted) return Promise.reject(abortedBy(signal));
     const id = this.#nextId++;
@@ -60,6 +63,10 @@ export class WorkerBridge {
       const release = () => signal?.removeEventListener('abort', abort);
       this.#pending.set(id, { resolve, reject, onProgress, release });
       this.#worker.postMessage({ ...body, id, type }, transfer);
+      if (rings && this.#bell) {
+        Atomics.add(this.#bell, 0, 1);
+        Atomics.notify(this.#bell, 0);
+      }
     });
   }
 
@@ -70,6 +77,11 @@ export class WorkerBridge {
    */
   async addThreads(count, engine) {
     await Promise.all(Array.from({ length: count }, () => this.#addThread(engine)));
+  }
+
+  /** @param {Int32Array} bell what wakes the threads: one more, and a notice (kernels/src/cpu/parallel/bell.rs) */
+  setBell(bell) {
+    this.#bell = bell;
   }
 
   /** @param {object} engine @returns {Promise<void>} */

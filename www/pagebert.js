@@ -24,6 +24,9 @@ export { PagebertError } from './errors.js';
  * }} Prediction
  */
 
+/** Shorter texts have fewer tokens than are worth waking threads for (kernels/src/cpu/parallel/awake.rs), but for a few. */
+const WORTH_RINGING = 100;
+
 /** Chunks of a file that may be on their way to the worker: enough to keep it busy, few enough to need no room. */
 const MOST_WAITING = 8;
 
@@ -123,7 +126,7 @@ export class Classifier {
    */
   classify(text, { signal, onProgress } = {}) {
     if (typeof text !== 'string') return Promise.reject(new TypeError(`classify takes a string, not ${typeof text}`));
-    return this.#bridge.request('classify', { text }, { signal, onProgress });
+    return this.#bridge.request('classify', { text }, { signal, onProgress, rings: text.length >= WORTH_RINGING });
   }
 
   /**
@@ -168,7 +171,8 @@ async function startEngine(bridge, { threads, sharedPages }, { glue, wasm: fetch
   const engine = await bridge.request('start', { glue, wasm, sharedPages }, { transfer: [wasm.buffer] });
   if (!sharedPages) return;
   await bridge.addThreads(threads - 1, engine);
-  await bridge.request('threads', { threads });
+  const bell = await bridge.request('threads', { threads });
+  bridge.setBell(new Int32Array(engine.memory.buffer, bell, 1));
 }
 
 /**

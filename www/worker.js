@@ -50,7 +50,7 @@ const handlers = {
   },
 
   threads({ threads }) {
-    engine.startThreads(threads);
+    return engine.startThreads(threads);
   },
 
   open({ manifest }) {

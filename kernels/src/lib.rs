@@ -4,6 +4,12 @@
 //! has a plain twin in [`mod@reference`], made of ordinary candle operations: the oracle in tests,
 //! and the implementation on devices for which there is no fused one.
 
+// Not stable yet; what has threads asks for that anyway, as it compiles the standard library.
+#![cfg_attr(
+    all(target_family = "wasm", target_feature = "atomics"),
+    feature(stdarch_wasm_atomic_wait)
+)]
+
 pub mod adamw;
 pub mod coding;
 mod cpu;
@@ -25,6 +31,8 @@ pub use cpu::int8::checks::{
     every_tile_gives_the_same_integers, vectors_give_the_bits_of_single_numbers,
 };
 pub use cpu::isa;
+#[cfg(all(target_family = "wasm", target_feature = "atomics"))]
+pub use cpu::parallel::bell;
 pub use dropout::{Dropout, DropoutKey};
 pub use encoder::{
     Encoder, EncoderDropout, EncoderInput, EncoderOptions, EncoderParameters, LayerParameters,

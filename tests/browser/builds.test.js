@@ -60,6 +60,31 @@ describe('the engine’s builds', () => {
     });
   }
 
+  test('a thread that sleeps is woken as a text is sent, unless that is short', async (t) => {
+    const { page, context, troubles } = await watchedPage(browser);
+    await openEmbedding(page, server.url);
+    await page.evaluate((options) => /** @type {any} */ (globalThis).load(options), { build: 'relaxed-threads', threads: 2 });
+    const woken = await page.evaluate(async () => {
+      const { classifier } = /** @type {any} */ (globalThis);
+      /** @type {number[]} */
+      const woken = [];
+      const notify = Atomics.notify.bind(Atomics);
+      Atomics.notify = (/** @type {any} */ ...where) => {
+        woken.push(notify(.../** @type {[Int32Array<SharedArrayBuffer>, number]} */ (where)));
+        return woken[woken.length - 1];
+      };
+      for (const text of ['Words. '.repeat(100), 'A few words.', 'Many words. '.repeat(100)]) {
+        // Long enough for a thread to fall asleep.
+        await new Promise((resolve) => setTimeout(resolve, 500));
+        await classifier.classify(text);
+      }
+      return woken;
+    });
+    assert.deepEqual(woken, [1, 1], 'one thread each for two of three texts');
+    assert.deepEqual(troubles, []);
+    await context.close();
+  });
+
   /** What is asked for on a page of so many cores, isolated or not, and what comes. @type {[any, number, boolean, any][]} */
   const CHOICES = [
     [{}, 2, true, { build: 'relaxed', threads: 1 }],

@@ -14,12 +14,12 @@ static WAITING: Mutex<VecDeque<ThreadBuilder>> = Mutex::new(VecDeque::new());
 static ARRIVED: Condvar = Condvar::new();
 
 /// Makes the caller one of `threads` that share the work; the others must have called, or be about to call,
-/// [`run_thread`].
+/// [`run_thread`]. Returns where in memory the page finds the bell that wakes them ([`pagebert_kernels::bell`]).
 ///
 /// # Errors
 /// When it is called twice.
 #[wasm_bindgen(js_name = startThreads)]
-pub fn start_threads(threads: usize) -> Result<(), JsValue> {
+pub fn start_threads(threads: usize) -> Result<*const u32, JsValue> {
     error::keep_panic_messages();
     ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -30,7 +30,8 @@ pub fn start_threads(threads: usize) -> Result<(), JsValue> {
             Ok(())
         })
         .build_global()
-        .map_err(error::engine_error)
+        .map_err(error::engine_error)?;
+    Ok(pagebert_kernels::bell())
 }
 
 /// Works for [`start_threads`]' caller, and never returns.

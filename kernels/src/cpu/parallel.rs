@@ -16,6 +16,15 @@ mod pool;
 
 pub use pool::{for_each, share, threads};
 
+/// Has all threads wait for work as a page's do. Returns where memory has the number by which the
+/// page wakes them when it sends a text that they will share: add one to it and notify all who wait
+/// there.
+#[cfg(all(target_family = "wasm", target_feature = "atomics"))]
+pub fn bell() -> *const u32 {
+    pool::ask_to_stay();
+    pool::BELL.number().as_ptr()
+}
+
 // Native tests try what pages run.
 #[cfg(all(test, not(target_family = "wasm")))]
 #[path = "parallel/awake.rs"]
@@ -127,35 +136,54 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn threads_that_stay_awake_do_every_task_once() {
-        let sum = AtomicUsize::new(0);
-        let add = |index: usize, item: usize| {
-            assert_eq!(index, item);
-            sum.fetch_add(item + 1, Ordering::Relaxed);
+    /// What a page's threads are: the caller is the first, and no other works for anyone else.
+    fn in_own_pool(test: impl FnOnce() + Send + 'static) {
+        let in_thread = move || {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(3).use_current_thread();
+            let pool = pool.build().unwrap();
+            pool.install(test);
+            // Its threads never end.
+            std::mem::forget(pool);
         };
-        for _ in 0..100 {
-            for count in [0, 1, 2, 3, 50] {
-                sum.store(0, Ordering::Relaxed);
-                awake::for_each((0..count).collect(), add);
-                assert_eq!(sum.load(Ordering::Relaxed), count * (count + 1) / 2);
+        std::thread::spawn(in_thread).join().unwrap();
+    }
+
+    #[test]
+    fn threads_that_stay_do_every_task_once() {
+        in_own_pool(|| {
+            let sum = AtomicUsize::new(0);
+            let add = |index: usize, item: usize| {
+                assert_eq!(index, item);
+                sum.fetch_add(item + 1, Ordering::Relaxed);
+            };
+            for round in 0..100 {
+                for count in [0, 1, 2, 3, 50] {
+                    sum.store(0, Ordering::Relaxed);
+                    awake::for_each((0..count).collect(), add);
+                    assert_eq!(sum.load(Ordering::Relaxed), count * (count + 1) / 2);
+                }
+                if round % 20 == 0 {
+                    // Until they sleep.
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
             }
-        }
-        // From threads of the pool as well, some of which may be the ones that look for work.
-        let all = rayon::current_num_threads();
-        for (rows, threads) in [(0, 1), (31, 1), (32, all), (512, all)] {
-            sum.store(0, Ordering::Relaxed);
-            awake::share(rows, || {
-                assert_eq!(awake::threads(), threads);
-                awake::for_each((0..8).collect(), |_, _: usize| {
+            // From threads of the pool as well, some of which may be the ones that look for work.
+            let all = awake::threads();
+            assert_eq!(all, 3);
+            for (rows, threads) in [(0, 1), (31, 1), (32, all), (512, all)] {
+                sum.store(0, Ordering::Relaxed);
+                awake::share(rows, || {
+                    assert_eq!(awake::threads(), threads);
                     awake::for_each((0..8).collect(), |_, _: usize| {
-                        sum.fetch_add(1, Ordering::Relaxed);
+                        awake::for_each((0..8).collect(), |_, _: usize| {
+                            sum.fetch_add(1, Ordering::Relaxed);
+                        });
                     });
                 });
-            });
-            assert_eq!(sum.load(Ordering::Relaxed), 64);
-            assert_eq!(awake::threads(), all);
-        }
+                assert_eq!(sum.load(Ordering::Relaxed), 64);
+                assert_eq!(awake::threads(), all);
+            }
+        });
     }
 
     #[test]

@@ -2,17 +2,23 @@
 //!
 //! rayon's threads give the processor to others some times before they sleep. In a browser that
 //! does nothing, so they sleep after a microsecond, and waking one takes a tenth of a millisecond:
-//! more than many a task. Here the thread that shares work out, and those that have helped it, look
-//! for more until all of it is done.
+//! more than many a task. Here the thread that shares work out, and those that help it, look for
+//! more until all of it is done; then these sleep by a [`Bell`], never by rayon.
 //!
-//! A system may wake a thread on the core of the one that wakes it, though another is idle. It looks
-//! after that every few milliseconds, but only for threads that are awake: those that sleep between
-//! tasks can stay on one core for good.
+//! A system may wake a thread on the core of the one that wakes it, though another is idle, and part
+//! them only some milliseconds later, which is as long as a text takes. So the page rings the bell
+//! as soon as it has sent the text: the engine's first thread is not there yet, and who wakes stays
+//! awake until it is. They then begin on different cores more often.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use rayon::Yield;
+
+use bell::Bell;
+
+#[path = "bell.rs"]
+mod bell;
 
 /// Work on so many rows is worth waking threads.
 const WORTH_WAKING: usize = 32;
@@ -27,16 +33,21 @@ const FEW_ROUNDS: usize = 1_500;
 /// Whether there is more to come.
 static WORKING: AtomicBool = AtomicBool::new(false);
 
-/// Whether threads were woken of which none has gone to sleep again.
-static AWAKE: AtomicBool = AtomicBool::new(false);
+/// Whether all threads have been asked to stay.
+static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// Wakes those who stay.
+pub static BELL: Bell = Bell::new();
 
 thread_local! {
     static STAYS: Cell<bool> = const { Cell::new(false) };
+    static WAITS: Cell<bool> = const { Cell::new(false) };
     static ALONE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Does work on so many rows, with all threads if they are many, which stay awake until it is done.
 pub fn share<T>(rows: usize, work: impl FnOnce() -> T) -> T {
+    BELL.answer();
     if rows < WORTH_WAKING {
         let before = ALONE.replace(true);
         let done = work();
@@ -58,6 +69,7 @@ pub fn for_each<T: Send>(items: Vec<T>, task: impl Fn(usize, T) + Sync + Send) {
     wake();
     let left = AtomicUsize::new(items.len());
     let (left, task) = (&left, &task);
+    let before = WAITS.replace(true);
     rayon::in_place_scope(|scope| {
         for (i, item) in items.into_iter().enumerate() {
             scope.spawn(move |_| {
@@ -70,6 +82,7 @@ pub fn for_each<T: Send>(items: Vec<T>, task: impl Fn(usize, T) + Sync + Send) {
             look_for_work();
         }
     });
+    WAITS.set(before);
 }
 
 /// How many threads there are for what the caller has to do.
@@ -79,24 +92,46 @@ pub fn threads() -> usize {
 
 /// Wakes all threads.
 fn wake() {
-    if threads() > 1 && !AWAKE.swap(true, Ordering::Relaxed) {
-        rayon::spawn_broadcast(|context| {
-            // The first thread is the one that shares work out.
-            if context.index() > 0 && !STAYS.replace(true) {
-                stay();
-                STAYS.set(false);
-            }
-        });
+    if threads() > 1 {
+        BELL.ring();
+        ask_to_stay();
     }
 }
 
-/// Works until there has been nothing to do for a while.
+/// Has all threads but the first, which is the one that shares work out, stay, unless they do.
+pub fn ask_to_stay() {
+    if ASKED.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    rayon::spawn_broadcast(|context| {
+        if context.index() == 0 || STAYS.get() {
+            return;
+        }
+        if WAITS.get() {
+            // What it waits for would wait for good.
+            return ASKED.store(false, Ordering::Relaxed);
+        }
+        STAYS.set(true);
+        stay();
+    });
+}
+
+/// Works whenever there is something to do, for good.
 fn stay() {
     let mut idle = 0;
-    while idle < if WORKING.load(Ordering::Relaxed) { ROUNDS } else { FEW_ROUNDS } {
-        idle = if look_for_work() { 0 } else { idle + 1 };
+    loop {
+        let rung = BELL.rung();
+        if look_for_work() {
+            idle = 0;
+            continue;
+        }
+        idle += 1;
+        let more = WORKING.load(Ordering::Relaxed) || BELL.announces();
+        if idle > if more { ROUNDS } else { FEW_ROUNDS } {
+            BELL.sleep(rung);
+            idle = 0;
+        }
     }
-    AWAKE.store(false, Ordering::Relaxed);
 }
 
 /// Does one task, if there is one.

@@ -41,6 +41,20 @@ let peers = [];
 /** @param {number} ms */
 const rest = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
+/**
+ * In what order the peers take one text. Who has just run leaves caches and cores to the next, so each follows every
+ * other equally often (E. J. Williams, Experimental designs balanced for the estimation of residual effects, 1949).
+ * @param {number} number the text's
+ * @returns {number[]} all of `0..count`
+ */
+function turns(number, count = peers.length) {
+  // 0, 1, last, 2, last but one, … has each distance between neighbours once.
+  const zigzag = Array.from({ length: count }, (_, turn) => (turn % 2 ? (turn + 1) / 2 : count - turn / 2));
+  const order = zigzag.map((index) => (index + number) % count);
+  // The distances of an odd number of peers are only half of all: the others are those backwards.
+  return count % 2 && number % 2 ? order.reverse() : order;
+}
+
 const bench = {
   isolated: crossOriginIsolated,
 
@@ -62,7 +76,7 @@ const bench = {
   },
 
   /**
-   * Every peer gets every text; who begins changes from text to text.
+   * Every peer gets every text.
    * @param {{texts: Text[], untimed: number, pause: number}} task
    * @returns {Promise<{ms: number[][], inner: number[][], logits: number[][][]}>} by peer and text, the untimed left out
    */
@@ -71,8 +85,7 @@ const bench = {
     const inner = peers.map(() => /** @type {number[]} */ ([]));
     const logits = peers.map(() => /** @type {number[][]} */ ([]));
     for (const [number, text] of texts.entries()) {
-      for (let turn = 0; turn < peers.length; turn++) {
-        const index = (turn + number) % peers.length;
+      for (const index of turns(number)) {
         // Threads that still wait for more to do must not take time from the next peer.
         await rest(pause);
         const started = performance.now();
