@@ -116,6 +116,9 @@ export class WorkerBridge {
     this.#ended = reason;
     this.#worker.terminate();
     for (const thread of this.#threads) thread.terminate();
+    // Both hold the engine's memory.
+    this.#threads = [];
+    this.#bell = undefined;
     for (const id of [...this.#pending.keys()]) this.#settle(id)?.reject(reason);
   }
 

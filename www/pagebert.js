@@ -24,7 +24,10 @@ export { PagebertError } from './errors.js';
  * }} Prediction
  */
 
-/** Shorter texts have fewer tokens than are worth waking threads for (kernels/src/cpu/parallel/awake.rs), but for a few. */
+/**
+ * Shorter texts, where letters make words, have fewer tokens than are worth waking threads for
+ * (kernels/src/cpu/parallel/awake.rs). The engine wakes them itself for others.
+ */
 const WORTH_RINGING = 100;
 
 /** Chunks of a file that may be on their way to the worker: enough to keep it busy, few enough to need no room. */

@@ -60,7 +60,7 @@ describe('the engine’s builds', () => {
     });
   }
 
-  test('a thread that sleeps is woken as a text is sent, unless that is short', async (t) => {
+  test('a thread that sleeps is woken as a text is sent, unless that is short', async () => {
     const { page, context, troubles } = await watchedPage(browser);
     await openEmbedding(page, server.url);
     await page.evaluate((options) => /** @type {any} */ (globalThis).load(options), { build: 'relaxed-threads', threads: 2 });

@@ -1,7 +1,7 @@
 //! The model for the browser: bytes and text in, plain JavaScript objects out.
 //!
-//! Owns the translation between JavaScript and [`pagebert_model`], and nothing else: no maths, no fetching, no console,
-//! no knowledge of pages or workers. `www/worker.js` is its one caller.
+//! Owns the translation between JavaScript and [`pagebert_model`], how threads meet workers, and nothing else: no maths,
+//! no fetching, no console, no knowledge of pages. `www/worker.js` is its one caller.
 //!
 //! A long text is taken step by step, so that the caller can yield, report and cancel in between: `begin` → `read` until
 //! it says `true` → `step` until that does → `finish`.

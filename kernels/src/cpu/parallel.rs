@@ -136,7 +136,8 @@ mod tests {
 
     use super::*;
 
-    /// What a page's threads are: the caller is the first, and no other works for anyone else.
+    /// What a page's threads are: the caller is the first, and no other works for anyone else. Once
+    /// a process: threads are asked to stay once.
     fn in_own_pool(test: impl FnOnce() + Send + 'static) {
         let in_thread = move || {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(3).use_current_thread();
@@ -156,18 +157,7 @@ mod tests {
                 assert_eq!(index, item);
                 sum.fetch_add(item + 1, Ordering::Relaxed);
             };
-            for round in 0..100 {
-                for count in [0, 1, 2, 3, 50] {
-                    sum.store(0, Ordering::Relaxed);
-                    awake::for_each((0..count).collect(), add);
-                    assert_eq!(sum.load(Ordering::Relaxed), count * (count + 1) / 2);
-                }
-                if round % 20 == 0 {
-                    // Until they sleep.
-                    std::thread::sleep(std::time::Duration::from_millis(5));
-                }
-            }
-            // From threads of the pool as well, some of which may be the ones that look for work.
+            // From threads of the pool as well: first, as one may be asked to stay while it waits.
             let all = awake::threads();
             assert_eq!(all, 3);
             for (rows, threads) in [(0, 1), (31, 1), (32, all), (512, all)] {
@@ -182,6 +172,17 @@ mod tests {
                 });
                 assert_eq!(sum.load(Ordering::Relaxed), 64);
                 assert_eq!(awake::threads(), all);
+            }
+            for round in 0..100 {
+                for count in [0, 1, 2, 3, 50] {
+                    sum.store(0, Ordering::Relaxed);
+                    awake::for_each((0..count).collect(), add);
+                    assert_eq!(sum.load(Ordering::Relaxed), count * (count + 1) / 2);
+                }
+                if round % 20 == 0 {
+                    // Until they sleep.
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
             }
         });
     }

@@ -8,7 +8,7 @@
 //! A system may wake a thread on the core of the one that wakes it, though another is idle, and part
 //! them only some milliseconds later, which is as long as a text takes. So the page rings the bell
 //! as soon as it has sent the text: the engine's first thread is not there yet, and who wakes stays
-//! awake until it is. They then begin on different cores more often.
+//! awake for it, some ten milliseconds at most. They then begin on different cores more often.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
@@ -47,14 +47,17 @@ thread_local! {
 
 /// Does work on so many rows, with all threads if they are many, which stay awake until it is done.
 pub fn share<T>(rows: usize, work: impl FnOnce() -> T) -> T {
-    BELL.answer();
     if rows < WORTH_WAKING {
+        // Whatever the page rang for next, if it waits already, is woken for when it comes.
+        BELL.answer();
         let before = ALONE.replace(true);
         let done = work();
         ALONE.set(before);
         return done;
     }
+    // In this order: who sees the page's ring answered must see that there is work.
     WORKING.store(true, Ordering::Relaxed);
+    BELL.answer();
     wake();
     let done = work();
     WORKING.store(false, Ordering::Relaxed);
@@ -126,7 +129,7 @@ fn stay() {
             continue;
         }
         idle += 1;
-        let more = WORKING.load(Ordering::Relaxed) || BELL.announces();
+        let more = BELL.announces() || WORKING.load(Ordering::Relaxed);
         if idle > if more { ROUNDS } else { FEW_ROUNDS } {
             BELL.sleep(rung);
             idle = 0;

@@ -14,6 +14,7 @@ pub struct Bell {
     rung: AtomicU32,
     /// The number that the work begun last was rung for.
     answered: AtomicU32,
+    /// Those who sleep, or have been woken and are on their way.
     sleepers: AtomicU32,
 }
 
@@ -36,19 +37,19 @@ impl Bell {
     pub fn ring(&self) {
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             let before = self.rung.fetch_add(1, Ordering::SeqCst);
-            self.answered.store(before.wrapping_add(1), Ordering::Relaxed);
+            self.answered.store(before.wrapping_add(1), Ordering::Release);
             system::notify_all(&self.rung);
         }
     }
 
     /// Says that what the page rang for, if it did, has begun.
     pub fn answer(&self) {
-        self.answered.store(self.rung(), Ordering::Relaxed);
+        self.answered.store(self.rung(), Ordering::Release);
     }
 
     /// Whether the page rang for what has not begun yet.
     pub fn announces(&self) -> bool {
-        self.rung() != self.answered.load(Ordering::Relaxed)
+        self.rung() != self.answered.load(Ordering::Acquire)
     }
 
     /// Sleeps until it rings, unless it did after it had rung so often.

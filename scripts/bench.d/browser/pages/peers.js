@@ -42,8 +42,9 @@ let peers = [];
 const rest = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /**
- * In what order the peers take one text. Who has just run leaves caches and cores to the next, so each follows every
- * other equally often (E. J. Williams, Experimental designs balanced for the estimation of residual effects, 1949).
+ * In what order the peers take one text. Who has just run leaves caches and cores to the next, so within a text each
+ * follows every other equally often (E. J. Williams, Experimental designs balanced for the estimation of residual
+ * effects of treatments, 1949).
  * @param {number} number the text's
  * @returns {number[]} all of `0..count`
  */
