@@ -63,8 +63,8 @@ def latency(bench):
         text += "\nWithout relaxed SIMD on either side, one thread:\n\n" + _speeds(simd + against, simd[0], args.tokens)
     note = (
         f"Medians of {args.rounds} calls after {UNTIMED} untimed ones, from the page's call to the answer, every engine "
-        "in a worker; every peer gets every text once, the peers taking turns call by call, in orders in which each "
-        "follows every other equally often. pagebert's time has "
+        "in a worker; every peer gets every text once, the peers taking turns call by call, in orders in which "
+        "each follows every other equally often within a text. pagebert's time has "
         "tokenizing in it, ONNX Runtime Web's has not. In brackets: how many times as fast pagebert's best at that "
         "many threads is, text by text, the median. ONNX Runtime Web optimises all it can, in q8 with its approximated "
         "GELU too, the fastest of its settings; its package has no build with relaxed SIMD."

@@ -40,8 +40,11 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 pub static BELL: Bell = Bell::new();
 
 thread_local! {
+    /// This thread is in [`stay`].
     static STAYS: Cell<bool> = const { Cell::new(false) };
+    /// It waits, in [`for_each`], for what it has shared out.
     static WAITS: Cell<bool> = const { Cell::new(false) };
+    /// It shares nothing out, as its work is too short.
     static ALONE: Cell<bool> = const { Cell::new(false) };
 }
 

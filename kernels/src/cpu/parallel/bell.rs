@@ -7,8 +7,9 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Rings for sleepers whenever its number grows. Who owns the memory without this code adds one to the number and
-/// notifies those who wait at its address, as `ring` does: JavaScript has `Atomics.add` and `Atomics.notify`.
+/// Rings for sleepers whenever its number grows. A page, which has the memory without this code, adds
+/// one to the number and notifies those who wait at its address, by `Atomics.add` and
+/// `Atomics.notify`.
 #[derive(Debug)]
 pub struct Bell {
     rung: AtomicU32,
@@ -67,8 +68,8 @@ mod system {
 
     /// Waits while there is this value, until somebody notifies.
     pub fn wait(number: &AtomicU32, value: u32) {
-        // SAFETY: the address is that of four aligned bytes, which stay where they are as long as this borrows them.
-        // The engine's threads are workers, which may wait.
+        // SAFETY: the address is that of four aligned bytes, which stay where they are as long as
+        // this borrows them. The engine's threads are workers, which may wait.
         unsafe { memory_atomic_wait32(number.as_ptr().cast(), value.cast_signed(), -1) };
     }
 
